@@ -1,0 +1,69 @@
+"""Who calls: bearer keys, compared in constant time, remembered for a moment."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass, field
+
+from starlette.requests import HTTPConnection
+
+from gateway.api.problems import Problem
+from gateway.store import keys
+from gateway.store.keys import Identity
+from gateway.store.reader import Reader
+
+REMEMBERED = 30.0  # seconds until a key is looked up again
+MOST = 10_000
+
+
+@dataclass(eq=False)
+class Keys:
+    """Tells whose key a request carries. `static` is GATEWAY_API_KEY, where it is set."""
+
+    reader: Reader
+    static: str | None
+    _seen: dict[bytes, tuple[float, Identity]] = field(default_factory=dict)
+
+    async def identify(self, connection: HTTPConnection) -> Identity:
+        """The caller, or 401."""
+        presented = self.presented(connection)
+        if presented is None:
+            raise Problem(
+                401,
+                "Send your key as Authorization: Bearer gw_….",
+                headers={"www-authenticate": "Bearer"},
+            )
+        found = await self.holds(presented)
+        if found is None:
+            raise Problem(
+                401,
+                "The key is unknown, revoked or expired; `gateway keys create` makes one.",
+                headers={"www-authenticate": 'Bearer error="invalid_token"'},
+            )
+        return found
+
+    def presented(self, connection: HTTPConnection) -> str | None:
+        """The key that a request carries, if any."""
+        scheme, _, presented = connection.headers.get("authorization", "").partition(" ")
+        return presented.strip() if scheme.lower() == "bearer" and presented.strip() else None
+
+    async def holds(self, presented: str, *, fresh: bool = False) -> Identity | None:
+        """Whose key this is, now."""
+        raw = presented.encode("utf-8", "surrogateescape")
+        if self.static is not None and hmac.compare_digest(raw, self.static.encode()):
+            return Identity("default", "environment")
+        name = hashlib.sha256(raw).digest()
+        seen = self._seen.get(name)
+        now = time.monotonic()
+        if seen is not None and now - seen[0] < REMEMBERED and not fresh:
+            return seen[1]
+        found = await self.reader.call(keys.find, raw.decode("utf-8", "replace"))
+        if found is None:
+            self._seen.pop(name, None)
+            return None
+        if len(self._seen) >= MOST:
+            self._seen.clear()
+        self._seen[name] = (now, found)
+        return found

@@ -1,0 +1,86 @@
+"""`/api/conversations`: list, open, answer, mark as read."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.api.context import Context
+from gateway.api.messages import (
+    accepted,
+    draft_of,
+    idempotency_key,
+    json_body,
+    listed,
+    thread_of,
+)
+from gateway.api.problems import not_found, unprocessable
+from gateway.api.reading import answer, cursor_for, cursor_of, limit_of, query_text, validate
+from gateway.api.schemas import Reply
+from gateway.store import queries
+from gateway.store.edits import READ_CONVERSATION, Named
+from gateway.store.keys import Identity
+from gateway.views import conversation_view
+
+MOST = 2**63 - 1
+
+
+async def index(request: Request, context: Context, identity: Identity) -> Response:
+    """Conversations, the one last written in first."""
+    limit, cursor = limit_of(request), cursor_of(request)
+    before = None
+    if cursor is not None:
+        if not (
+            len(cursor) == 2
+            and type(cursor[0]) is int
+            and 0 <= cursor[0] <= MOST
+            and isinstance(cursor[1], str)
+        ):
+            raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
+        before = (cursor[0], cursor[1])
+    names = queries.CONVERSATION_FILTERS
+    filters = {n: v for n in names if (v := query_text(request, n)) is not None}
+    rows = await context.reader.call(
+        queries.list_conversations, identity.tenant_id, filters, before, limit + 1
+    )
+    page = rows[:limit]
+    following = None
+    if len(rows) > limit:
+        following = cursor_for(page[-1]["last_message_at"], page[-1]["id"])
+    return answer({"items": [conversation_view(row) for row in page], "next_cursor": following})
+
+
+async def show(request: Request, context: Context, identity: Identity) -> Response:
+    """One conversation."""
+    id_ = request.path_params["id"]
+    row = await context.reader.call(queries.conversation, identity.tenant_id, id_)
+    if row is None:
+        raise not_found("conversation")
+    return answer(conversation_view(row))
+
+
+async def messages(request: Request, context: Context, identity: Identity) -> Response:
+    """The messages of a conversation, newest first."""
+    id_ = request.path_params["id"]
+    if await context.reader.call(queries.conversation, identity.tenant_id, id_) is None:
+        raise not_found("conversation")
+    return await listed(request, context, identity, {"conversation_id": id_})
+
+
+async def reply(request: Request, context: Context, identity: Identity) -> Response:
+    """Answers in a conversation, from the address that the person wrote to."""
+    id_ = request.path_params["id"]
+    value = await json_body(request, context)
+    key = idempotency_key(request, context, f"POST /api/conversations/{id_}/messages", value)
+    wanted = validate(Reply, value)
+    thread = await thread_of(context, identity, id_)
+    draft = draft_of(wanted, thread.channel, thread.address, thread)
+    return accepted(await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key))
+
+
+async def read(request: Request, context: Context, identity: Identity) -> Response:
+    """Marks all that the person wrote as read."""
+    id_ = request.path_params["id"]
+    if not await context.batcher.submit(READ_CONVERSATION, Named(identity.tenant_id, id_)):
+        raise not_found("conversation")
+    return await show(request, context, identity)

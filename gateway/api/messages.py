@@ -1,0 +1,174 @@
+"""`/api/messages`: send, look up, list, cancel, mark as read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.api.context import Context
+from gateway.api.problems import Problem, not_found, unprocessable
+from gateway.api.reading import (
+    answer,
+    body_of,
+    cursor_for,
+    cursor_of,
+    json_of,
+    limit_of,
+    query_text,
+    validate,
+)
+from gateway.api.schemas import Content, NewMessage
+from gateway.domain import Channel, MessageType
+from gateway.outbound import Draft, Thread
+from gateway.store import queries
+from gateway.store.accepts import Accepted, IdempotencyKey
+from gateway.store.edits import CANCEL, READ_MESSAGE, Named
+from gateway.store.keys import Identity
+from gateway.views import attempt_view, message_view
+
+ROUTE = "POST /api/messages"
+
+
+async def create(request: Request, context: Context, identity: Identity) -> Response:
+    """Accepts a message: stored durably, sent from then on."""
+    value = await json_body(request, context)
+    key = idempotency_key(request, context, ROUTE, value)
+    wanted = validate(NewMessage, value)
+    thread = None
+    if wanted.conversation_id is not None:
+        thread = await thread_of(context, identity, wanted.conversation_id, wanted.channel)
+    draft = draft_of(wanted, wanted.channel, wanted.to, thread)
+    done = await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key)
+    return accepted(done)
+
+
+async def json_body(request: Request, context: Context) -> Any:
+    """The JSON that a request carries."""
+    bounds = context.bounds
+    body = await body_of(request, bounds.request_bytes, bounds.request_time)
+    return json_of(body, request.headers.get("content-type", ""))
+
+
+def idempotency_key(
+    request: Request, context: Context, route: str, value: Any
+) -> IdempotencyKey | None:
+    """The caller's `Idempotency-Key`, if there is one."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= 255 or not key.isprintable():
+        raise unprocessable([("Idempotency-Key", "must have 1 to 255 printable characters")])
+    return context.outbound.idempotency(route, key, value)
+
+
+async def thread_of(
+    context: Context, identity: Identity, id_: str, channel: Channel | None = None
+) -> Thread:
+    """The conversation that a message answers."""
+    row = await context.reader.call(queries.conversation, identity.tenant_id, id_)
+    if row is None:
+        if channel is None:
+            raise not_found("conversation")
+        raise unprocessable([("conversation_id", "is not a conversation of yours")])
+    if channel is not None and row["channel"] != channel:
+        raise unprocessable([("channel", f"must be {row['channel']}, as the conversation is")])
+    return Thread(
+        id=row["id"],
+        channel=Channel(row["channel"]),
+        address=row["address"],
+        our_key=row["our_key"],
+        our_address=row["our_address"],
+    )
+
+
+def draft_of(wanted: Content, channel: Channel, to: str, thread: Thread | None) -> Draft:
+    """A validated body as the core takes it."""
+    return Draft(
+        channel=channel,
+        to=to,
+        body=wanted.body,
+        sender=wanted.sender,
+        type=MessageType(wanted.type) if wanted.type else None,
+        content=wanted.content,
+        media=tuple(file.model_dump() for file in wanted.media),
+        reply_to=wanted.reply_to,
+        template=wanted.template.model_dump() if wanted.template else None,
+        subject=wanted.subject,
+        html=wanted.html,
+        email=wanted.email.model_dump() if wanted.email else None,
+        priority=wanted.priority,
+        send_at=wanted.send_at,
+        expires_at=wanted.expires_at,
+        metadata=wanted.metadata,
+        on_unknown=wanted.on_unknown,
+        thread=thread,
+    )
+
+
+def accepted(done: Accepted) -> Response:
+    """The answer to a message that was accepted, now or earlier under the same key."""
+    if done.conflict:
+        raise unprocessable([("Idempotency-Key", "was used for a request with another body")])
+    headers = {"location": f"/api/messages/{done.view['id']}"}
+    if done.replayed:
+        headers["idempotency-replayed"] = "true"
+    return answer(done.view, 202, headers)
+
+
+async def show(request: Request, context: Context, identity: Identity) -> Response:
+    """One message, with its attempts."""
+    id_ = request.path_params["id"]
+    row = await context.reader.call(queries.message, identity.tenant_id, id_)
+    if row is None:
+        raise not_found("message")
+    attempts = await context.reader.call(queries.attempts_of, identity.tenant_id, id_)
+    return answer({**message_view(row), "attempts": [attempt_view(a) for a in attempts]})
+
+
+async def index(request: Request, context: Context, identity: Identity) -> Response:
+    """Messages, newest first."""
+    names = queries.MESSAGE_FILTERS
+    filters = {n: v for n in names if (v := query_text(request, n)) is not None}
+    return await listed(request, context, identity, filters)
+
+
+async def listed(
+    request: Request, context: Context, identity: Identity, filters: dict[str, str]
+) -> Response:
+    """A page of messages."""
+    limit, cursor = limit_of(request), cursor_of(request)
+    if cursor is not None and not (len(cursor) == 1 and isinstance(cursor[0], str)):
+        raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
+    before = cursor[0] if cursor else None
+    rows = await context.reader.call(
+        queries.list_messages, identity.tenant_id, filters, before, limit + 1
+    )
+    page = rows[:limit]
+    following = cursor_for(page[-1]["id"]) if len(rows) > limit else None
+    return answer({"items": [message_view(row) for row in page], "next_cursor": following})
+
+
+async def cancel(request: Request, context: Context, identity: Identity) -> Response:
+    """Cancels a message that nobody has begun to send."""
+    id_ = request.path_params["id"]
+    done = await context.batcher.submit(CANCEL, Named(identity.tenant_id, id_))
+    row = await context.reader.call(queries.message, identity.tenant_id, id_)
+    if row is None:
+        raise not_found("message")
+    if not done and row["status"] != "canceled":
+        raise Problem(409, f"It is {row['status']}; only what waits to be sent can be canceled.")
+    return answer(message_view(row))
+
+
+async def read(request: Request, context: Context, identity: Identity) -> Response:
+    """Marks an inbound message as read."""
+    id_ = request.path_params["id"]
+    done = await context.batcher.submit(READ_MESSAGE, Named(identity.tenant_id, id_))
+    row = await context.reader.call(queries.message, identity.tenant_id, id_)
+    if row is None:
+        raise not_found("message")
+    if not done:
+        raise Problem(409, "Only an inbound message can be marked as read.")
+    return answer(message_view(row))

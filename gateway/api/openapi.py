@@ -1,0 +1,293 @@
+"""The OpenAPI 3.1 document and the page that shows it: made of the list of operations."""
+
+from __future__ import annotations
+
+import html
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from gateway.api.problems import TITLES
+from gateway.api.routes import OPERATIONS, Operation
+from gateway.domain import Channel, Direction, MessageType, OnUnknown, Priority, Status
+
+TIME = {"type": ["string", "null"], "format": "date-time"}
+TEXT = {"type": "string"}
+MAYBE = {"type": ["string", "null"]}
+COUNT = {"type": ["integer", "null"]}
+OBJECT = {"type": "object", "additionalProperties": True}
+MONEY = {
+    "type": ["object", "null"],
+    "properties": {"amount": TEXT, "currency": MAYBE},
+    "required": ["amount", "currency"],
+}
+
+
+def _enum(kind: Any) -> dict[str, Any]:
+    return {"type": "string", "enum": [member.value for member in kind]}
+
+
+def _object(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _error(*names: str) -> dict[str, Any]:
+    properties: dict[str, Any] = dict.fromkeys(names, MAYBE)
+    return {"type": ["object", "null"], "properties": properties, "required": list(names)}
+
+
+MESSAGE = _object(
+    {
+        "id": TEXT,
+        "conversation_id": TEXT,
+        "direction": _enum(Direction),
+        "channel": _enum(Channel),
+        "type": _enum(MessageType),
+        "from": MAYBE,
+        "to": MAYBE,
+        "body": TEXT,
+        "content": OBJECT,
+        "reply_to": MAYBE,
+        "subject": MAYBE,
+        "html": TEXT,
+        "email": OBJECT,
+        "template": OBJECT,
+        "media": {
+            "type": "array",
+            "items": _object({"url": TEXT, "content_type": MAYBE, "filename": MAYBE}),
+        },
+        "status": _enum(Status),
+        "provider": MAYBE,
+        "provider_message_id": MAYBE,
+        "segments": COUNT,
+        "cost": MONEY,
+        "priority": _enum(Priority),
+        "on_unknown": _enum(OnUnknown),
+        "error": _error("code", "message", "provider"),
+        "metadata": OBJECT,
+        "created_at": TIME,
+        "updated_at": TIME,
+        "send_at": TIME,
+        "expires_at": TIME,
+        "sent_at": TIME,
+        "delivered_at": TIME,
+        "read_at": TIME,
+    },
+    optional=("html", "email", "template"),
+)
+ATTEMPT = _object(
+    {
+        "id": TEXT,
+        "number": {"type": "integer"},
+        "provider": TEXT,
+        "connection": TEXT,
+        "from": MAYBE,
+        "status": _enum(Status),
+        "provider_message_id": MAYBE,
+        "error": _error("class", "code", "message"),
+        "segments": COUNT,
+        "cost": MONEY,
+        "started_at": TIME,
+        "finished_at": TIME,
+        "sent_at": TIME,
+        "delivered_at": TIME,
+        "read_at": TIME,
+    }
+)
+CONVERSATION = _object(
+    {
+        "id": TEXT,
+        "channel": _enum(Channel),
+        "address": TEXT,
+        "our_address": MAYBE,
+        "name": MAYBE,
+        "status": TEXT,
+        "unread_count": {"type": "integer"},
+        "last_message_at": TIME,
+        "last_inbound_at": TIME,
+        "window_expires_at": TIME,
+        "metadata": OBJECT,
+        "created_at": TIME,
+        "updated_at": TIME,
+    }
+)
+PROBLEM = _object(
+    {
+        "type": TEXT,
+        "title": TEXT,
+        "status": {"type": "integer"},
+        "detail": TEXT,
+        "errors": {"type": "array", "items": _object({"field": TEXT, "message": TEXT})},
+    },
+    optional=("errors",),
+)
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _list(name: str) -> dict[str, Any]:
+    return _object({"items": {"type": "array", "items": _ref(name)}, "next_cursor": MAYBE})
+
+
+SCHEMAS: dict[str, Any] = {
+    "Message": MESSAGE,
+    "Attempt": ATTEMPT,
+    "MessageWithAttempts": {
+        "allOf": [
+            _ref("Message"),
+            _object({"attempts": {"type": "array", "items": _ref("Attempt")}}),
+        ]
+    },
+    "Conversation": CONVERSATION,
+    "MessageList": _list("Message"),
+    "ConversationList": _list("Conversation"),
+    "Problem": PROBLEM,
+}
+PARAMETERS: dict[str, Any] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+    "after": {"type": "integer", "minimum": 0},
+    "Idempotency-Key": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 255,
+        "pattern": "^[\\x20-\\x7e]+$",
+    },
+    "Last-Event-ID": {"type": "integer", "minimum": 0},
+}
+
+
+@lru_cache(maxsize=1)
+def document() -> dict[str, Any]:
+    """The whole document."""
+    bodies = [(o.body, "validation") for o in OPERATIONS if o.body is not None]
+    _, made = models_json_schema(bodies, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    paths: dict[str, Any] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    paths["/health"] = {"get": _health("Whether the process is alive")}
+    paths["/health/ready"] = {"get": _health("Whether the database answers", 503)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Messaging Gateway",
+            "version": _version(),
+            "description": "Send and receive SMS and WhatsApp messages through one API.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {**SCHEMAS, **made.get("$defs", {})},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}],
+    }
+
+
+def _version() -> str:
+    try:
+        return version("messaging-gateway")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "summary": operation.summary,
+        "operationId": f"{operation.handler.__module__.rpartition('.')[2]}_"
+        f"{operation.handler.__name__}",
+        "tags": [operation.tag],
+        "parameters": _parameters(operation),
+        "responses": _responses(operation),
+    }
+    if operation.body is not None:
+        content = {"application/json": {"schema": _ref(operation.body.__name__)}}
+        told["requestBody"] = {"required": True, "content": content}
+    return told
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = []
+    if "{id}" in operation.path:
+        listed.append({"name": "id", "in": "path", "required": True, "schema": TEXT})
+    for place, names in (("query", operation.query), ("header", operation.headers)):
+        listed += [{"name": n, "in": place, "schema": PARAMETERS.get(n, TEXT)} for n in names]
+    return listed
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    if "/" in operation.answer:
+        content: dict[str, Any] = {operation.answer: {}}
+        if operation.answer == "application/octet-stream":
+            content = {"*/*": {}}
+    else:
+        content = {"application/json": {"schema": _ref(operation.answer)}}
+    done: dict[str, Any] = {"description": "Done", "content": content}
+    if operation.status == 202:
+        done["headers"] = {
+            "Location": {"schema": TEXT},
+            "Idempotency-Replayed": {"schema": {"type": "string", "enum": ["true"]}},
+        }
+    told: dict[str, Any] = {str(operation.status): done}
+    for status in sorted({401, 503, *operation.errors}):
+        told[str(status)] = _problem(status)
+    return told
+
+
+def _problem(status: int) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": _ref("Problem")}}
+    return {"description": TITLES[status], "content": content}
+
+
+def _health(summary: str, *errors: int) -> dict[str, Any]:
+    schema = {"application/json": {"schema": _object({"status": TEXT, "database": TEXT}, ("database",))}}
+    return {
+        "summary": summary,
+        "tags": ["Health"],
+        "security": [],
+        "responses": {
+            "200": {"description": "Yes", "content": schema},
+            **{str(status): _problem(status) for status in errors},
+        },
+    }
+
+
+def page() -> str:
+    """The document for people, on one page, without scripts."""
+    rows = []
+    for operation in OPERATIONS:
+        told = document()["paths"][operation.path][operation.method.lower()]
+        names = ", ".join(p["name"] for p in told["parameters"])
+        rows.append(
+            f"<section><h2><b>{operation.method}</b> <code>{html.escape(operation.path)}</code>"
+            f"</h2><p>{html.escape(operation.summary)}.</p>"
+            + (f"<p>Parameters: <code>{html.escape(names)}</code></p>" if names else "")
+            + (_fields(operation) if operation.body else "")
+            + f"<p>Answers: <code>{', '.join(told['responses'])}</code></p></section>"
+        )
+    return PAGE.replace("{rows}", "".join(rows))
+
+
+def _fields(operation: Operation) -> str:
+    assert operation.body is not None
+    schema = document()["components"]["schemas"][operation.body.__name__]
+    required = schema.get("required", [])
+    shown = [
+        f"<code>{html.escape(name)}</code>{' (needed)' if name in required else ''}"
+        for name in schema["properties"]
+    ]
+    return f"<p>Body: {', '.join(shown)}</p>"
+
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Messaging Gateway: the API</title>
+<meta name="viewport" content="width=device-width">
+<style>body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}
+h2{font-size:1rem;margin:1.6rem 0 .2rem}b{display:inline-block;min-width:3.5rem}
+p{margin:.2rem 0}code{background:#8881;padding:.1em .3em;border-radius:.2em}</style>
+<h1>Messaging Gateway: the API</h1>
+<p>The whole of it as OpenAPI 3.1: <a href="/openapi.json">/openapi.json</a>. Every request carries
+<code>Authorization: Bearer gw_…</code>. Errors are <code>application/problem+json</code>.</p>
+{rows}</html>"""

@@ -1,0 +1,152 @@
+"""Reading requests: bounded in size, time, depth and characters; JSON in, plain values out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from gateway.api.problems import Problem, unprocessable
+
+M = TypeVar("M", bound=BaseModel)
+
+DEPTH = 64
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+LIMIT_DEFAULT, LIMIT_MOST = 50, 200
+
+
+async def body_of(request: Request, most: int, timeout: float) -> bytes:
+    """The bytes of a request.
+
+    Raises:
+        Problem: 413 for too many, 408 for too slow.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length) > most:
+        raise Problem(413, f"At most {most} bytes.", headers={"connection": "close"})
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > most:
+                    raise Problem(413, f"At most {most} bytes.", headers={"connection": "close"})
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Problem(
+            408, "The body did not arrive in time.", headers={"connection": "close"}
+        ) from None
+    except ClientDisconnect:
+        raise Problem(400, "The body did not arrive whole.") from None
+    return b"".join(chunks)
+
+
+def json_of(body: bytes, content_type: str) -> Any:
+    """The JSON of a body, checked for what no database can hold."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind not in ("application/json", "") and not kind.endswith("+json"):
+        raise Problem(415, "Send JSON, with Content-Type: application/json.")
+    _check_depth(body)
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Problem(400, f"The body is not JSON: {error}.") from None
+    if b"\\u" in body or b"\x00" in body:
+        _check_text(value, "")
+    return value
+
+
+def _check_depth(body: bytes) -> None:
+    if body.count(b"[") + body.count(b"{") <= DEPTH:
+        return
+    depth, quoted, escaped = 0, False, False
+    for byte in body:
+        if quoted:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                quoted = False
+        elif byte == 0x22:
+            quoted = True
+        elif byte in b"[{":
+            depth += 1
+            if depth > DEPTH:
+                raise unprocessable([("", f"JSON may be at most {DEPTH} levels deep")])
+        elif byte in b"]}":
+            depth -= 1
+
+
+def _check_text(value: Any, path: str) -> None:
+    if isinstance(value, str):
+        if UNSTORABLE.search(value):
+            raise unprocessable([(path, "must not hold NUL or half of a surrogate pair")])
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            _check_text(name, f"{path}.{name!a}".lstrip("."))
+            _check_text(inner, f"{path}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            _check_text(inner, f"{path}.{place}".lstrip("."))
+
+
+def validate(model: type[M], value: Any) -> M:
+    """A request body as its model; 422 names the fields."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise unprocessable(
+            (".".join(str(part) for part in e["loc"]), str(e["msg"]))
+            for e in error.errors(include_url=False, include_input=False)
+        ) from None
+
+
+def limit_of(request: Request) -> int:
+    """`?limit=`."""
+    text = request.query_params.get("limit", str(LIMIT_DEFAULT))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= LIMIT_MOST):
+        raise unprocessable([("limit", f"must be from 1 to {LIMIT_MOST}")])
+    return int(text)
+
+
+def cursor_of(request: Request) -> list[Any] | None:
+    """`?cursor=`, as `next_cursor` gave it."""
+    text = request.query_params.get("cursor")
+    if text is None:
+        return None
+    try:
+        value = from_json(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
+    except (ValueError, binascii.Error):
+        value = None
+    if not isinstance(value, list):
+        raise unprocessable([("cursor", "must be a next_cursor that a list gave")])
+    return value
+
+
+def cursor_for(*parts: Any) -> str:
+    """Where a list goes on."""
+    return base64.urlsafe_b64encode(to_json(list(parts))).decode().rstrip("=")
+
+
+def query_text(request: Request, name: str) -> str | None:
+    """A query parameter that can be compared with stored text."""
+    text = request.query_params.get(name)
+    if text is not None and UNSTORABLE.search(text):
+        raise unprocessable([(name, "must not hold NUL or half of a surrogate pair")])
+    return text
+
+
+def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(
+        to_json(value), status_code=status, media_type="application/json", headers=headers
+    )

@@ -1,0 +1,166 @@
+"""THE list of the API's operations: the router and the OpenAPI document are both made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+from starlette.routing import BaseRoute, Route
+
+from gateway.api import conversations, events, media, messages
+from gateway.api.context import Context, Handler, guarded
+from gateway.api.schemas import NewMessage, Reply
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """One operation: what the router needs and what the document tells."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answer: str  # a schema of the document, or a media type
+    status: int = 200
+    body: type[BaseModel] | None = None
+    query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    errors: tuple[int, ...] = ()
+    tag: str = "Messages"
+
+
+PAGE = ("limit", "cursor")
+OPERATIONS: Sequence[Operation] = (
+    Operation(
+        method="POST",
+        path="/api/messages",
+        handler=messages.create,
+        summary="Send a message",
+        answer="Message",
+        status=202,
+        body=NewMessage,
+        headers=("Idempotency-Key",),
+        errors=(400, 408, 413, 415, 422),
+    ),
+    Operation(
+        method="GET",
+        path="/api/messages",
+        handler=messages.index,
+        summary="List messages, newest first",
+        answer="MessageList",
+        query=(
+            "status",
+            "channel",
+            "direction",
+            "to",
+            "from",
+            "conversation_id",
+            "provider_message_id",
+            *PAGE,
+        ),
+        errors=(422,),
+    ),
+    Operation(
+        method="GET",
+        path="/api/messages/{id}",
+        handler=messages.show,
+        summary="Show a message with its attempts",
+        answer="MessageWithAttempts",
+        errors=(404,),
+    ),
+    Operation(
+        method="POST",
+        path="/api/messages/{id}/cancel",
+        handler=messages.cancel,
+        summary="Cancel a message that nobody has begun to send",
+        answer="Message",
+        errors=(404, 409),
+    ),
+    Operation(
+        method="POST",
+        path="/api/messages/{id}/read",
+        handler=messages.read,
+        summary="Mark an inbound message as read",
+        answer="Message",
+        errors=(404, 409),
+    ),
+    Operation(
+        method="GET",
+        path="/api/conversations",
+        handler=conversations.index,
+        summary="List conversations, the one last written in first",
+        answer="ConversationList",
+        query=("channel", "status", "address", *PAGE),
+        errors=(422,),
+        tag="Conversations",
+    ),
+    Operation(
+        method="GET",
+        path="/api/conversations/{id}",
+        handler=conversations.show,
+        summary="Show a conversation",
+        answer="Conversation",
+        errors=(404,),
+        tag="Conversations",
+    ),
+    Operation(
+        method="GET",
+        path="/api/conversations/{id}/messages",
+        handler=conversations.messages,
+        summary="List the messages of a conversation, newest first",
+        answer="MessageList",
+        query=PAGE,
+        errors=(404, 422),
+        tag="Conversations",
+    ),
+    Operation(
+        method="POST",
+        path="/api/conversations/{id}/messages",
+        handler=conversations.reply,
+        summary="Answer in a conversation, from the address that the person wrote to",
+        answer="Message",
+        status=202,
+        body=Reply,
+        headers=("Idempotency-Key",),
+        errors=(400, 404, 408, 413, 415, 422),
+        tag="Conversations",
+    ),
+    Operation(
+        method="POST",
+        path="/api/conversations/{id}/read",
+        handler=conversations.read,
+        summary="Mark all that the person wrote as read",
+        answer="Conversation",
+        errors=(404,),
+        tag="Conversations",
+    ),
+    Operation(
+        method="GET",
+        path="/api/events",
+        handler=events.stream,
+        summary="Follow the event feed as server-sent events",
+        answer="text/event-stream",
+        query=("after",),
+        headers=("Last-Event-ID",),
+        errors=(422, 429),
+        tag="Events",
+    ),
+    Operation(
+        method="GET",
+        path="/api/media/{id}",
+        handler=media.show,
+        summary="Get a file that a person sent",
+        answer="application/octet-stream",
+        errors=(404, 410),
+        tag="Media",
+    ),
+)
+
+
+def routes(context: Context) -> list[BaseRoute]:
+    """The API's routes; one per path and method."""
+    return [
+        Route(o.path, guarded(context, o.handler), methods=[o.method], name=f"{o.method} {o.path}")
+        for o in OPERATIONS
+    ]

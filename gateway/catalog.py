@@ -1,0 +1,43 @@
+"""THE one list: a name, its family, its provider class and its webhook class.
+
+An adapter that does not stand here does not exist: the application, the contract tests and the
+documentation all start from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from providers.console import Console
+from providers.twilio import Twilio
+from webhooks.console import ConsoleWebhook
+from webhooks.twilio import TwilioWebhook
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One vendor product. `name` is also the name of its files and of its folder of cases."""
+
+    name: str
+    family: str
+    provider: type[Any] | None
+    webhook: type[Any] | None
+
+
+CATALOG = (
+    Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
+    Entry(name="twilio", family="twilio", provider=Twilio, webhook=TwilioWebhook),
+)
+
+
+def entries(name_or_family: str) -> Iterator[Entry]:
+    """The entries of a name or a family; `-` and `_` are alike."""
+    wanted = name_or_family.lower().replace("-", "_")
+    return (entry for entry in CATALOG if wanted in (entry.name, entry.family))
+
+
+def known() -> str:
+    """The names that may be given, for an error's text."""
+    return ", ".join(sorted({name for entry in CATALOG for name in (entry.name, entry.family)}))

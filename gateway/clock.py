@@ -1,0 +1,54 @@
+"""Time, ids, and time as it is stored (milliseconds) and shown (RFC 3339 UTC)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from datetime import UTC, datetime
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
+PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> datetime:
+        """The time of day, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+
+_last = 0
+_lock = threading.Lock()
+
+
+def new_id(prefix: str) -> str:
+    """A sortable id: 48 bits of time in milliseconds, then 82 random bits. Those that one
+    process makes never go back, so what came first sorts first."""
+    global _last
+    noise = int.from_bytes(os.urandom(11), "big")
+    value = (time.time_ns() // 1_000_000 << 82) | (noise & ((1 << 82) - 1))
+    with _lock:
+        if value <= _last:
+            value = _last + 1 + (noise & 0xFFFFFFFF)
+        _last = value
+    return f"{prefix}_" + "".join([PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
+
+
+def to_ms(when: datetime) -> int:
+    """A moment as it is stored."""
+    return int(when.timestamp() * 1000)
+
+
+def show(ms: int | None) -> str | None:
+    """A stored moment as it is shown."""
+    if ms is None:
+        return None
+    whole, rest = divmod(ms, 1000)
+    y, mo, d, h, mi, s = time.gmtime(whole)[:6]
+    return f"{y:04d}-{mo:02d}-{d:02d}T{h:02d}:{mi:02d}:{s:02d}.{rest:03d}Z"

@@ -1,0 +1,412 @@
+"""Every normalised word of the gateway, and the protocols that adapters fulfil.
+
+Values are frozen and carry no behaviour beyond describing themselves. Imports the standard
+library only; names no vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+
+
+class Channel(StrEnum):
+    """How a message travels."""
+
+    SMS = "sms"  # plain or with media (MMS)
+    WHATSAPP = "whatsapp"
+    RCS = "rcs"
+    EMAIL = "email"
+
+
+class Direction(StrEnum):
+    """Which way a message goes, seen from the application."""
+
+    OUTBOUND = "outbound"
+    INBOUND = "inbound"
+
+
+class Priority(StrEnum):
+    """Lane of the queue; a higher lane is served first."""
+
+    URGENT = "urgent"  # one-time codes, alarms
+    HIGH = "high"  # somebody waits for it
+    NORMAL = "normal"
+    LOW = "low"  # campaigns
+
+
+LANES = {Priority.URGENT: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
+
+
+class OnUnknown(StrEnum):
+    """What to do when nobody can say whether the vendor took a message."""
+
+    HOLD = "hold"  # never send twice; wait for evidence
+    RESEND = "resend"  # a second copy harms nobody
+
+
+class Status(StrEnum):
+    """Where a message, or one attempt at it, stands."""
+
+    SCHEDULED = "scheduled"  # waits for its send_at
+    QUEUED = "queued"  # ours, due
+    HELD = "held"  # ours, stopped until somebody looks
+    SENDING = "sending"  # written to a vendor, or about to be
+    UNKNOWN = "unknown"  # written, and no believable answer came
+    ACCEPTED = "accepted"  # the vendor has it
+    SENT = "sent"  # the vendor handed it to the network
+    UNDELIVERED = "undelivered"  # the network gave it back
+    FAILED = "failed"
+    DELIVERED = "delivered"
+    READ = "read"
+    BOUNCED = "bounced"  # email: came back after it was delivered or accepted
+    REJECTED = "rejected"  # by us: opted out, suppressed, bad address
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    RECEIVED = "received"  # inbound
+
+
+class MessageType(StrEnum):
+    """What was said."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    AUDIO = "audio"
+    VIDEO = "video"
+    DOCUMENT = "document"
+    STICKER = "sticker"
+    LOCATION = "location"
+    CONTACTS = "contacts"
+    INTERACTIVE = "interactive"
+    BUTTON = "button"
+    REACTION = "reaction"
+    ORDER = "order"
+    SYSTEM = "system"
+    EDIT = "edit"
+    DELETION = "deletion"
+    TEMPLATE = "template"
+    EMAIL = "email"
+    UNSUPPORTED = "unsupported"  # the vendor says that it cannot pass this on
+    UNKNOWN = "unknown"  # a kind that the adapter does not know
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Connection:
+    """One vendor account of one tenant. Stands in every attempt, inbox row and unique key.
+
+    `senders` maps a channel to our own address, or pool of addresses, used when a message names
+    none. `secrets` never appear in `repr`.
+    """
+
+    id: str
+    tenant_id: str
+    family: str
+    account: str = ""
+    senders: Mapping[Channel, Sender] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sender:
+    """Our side of a conversation: an address, or a vendor's pool that picks one."""
+
+    address: str | None = None
+    pool: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The part of a conversation's identity that is ours."""
+        return self.pool or self.address or ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutboundMedia:
+    """A file to send, by URL."""
+
+    url: str
+    content_type: str | None = None
+    filename: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutboundMessage:
+    """One message as one provider is to send it, once.
+
+    `attempt_id` is ours and unique per call: it stands in the callback URL, so that a callback
+    finds its attempt even when the vendor's answer was lost. `validity` is in seconds.
+    """
+
+    message_id: str
+    attempt_id: str
+    channel: Channel
+    to: str
+    sender: Sender
+    type: MessageType = MessageType.TEXT
+    body: str = ""
+    content: Mapping[str, Any] = field(default_factory=dict)
+    media: tuple[OutboundMedia, ...] = ()
+    reply_to: str | None = None
+    template: Mapping[str, Any] | None = None
+    subject: str | None = None
+    html: str | None = None
+    callback_url: str | None = None
+    validity: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Money:
+    """A price in a currency (ISO 4217); positive is what we pay."""
+
+    amount: Decimal
+    currency: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """A vendor's yes to one sending request.
+
+    `updates` is what a provider already knows of the message's fate, for providers that report
+    at once and not by webhook.
+    """
+
+    provider_message_id: str | None
+    status: Status = Status.ACCEPTED
+    sender: str | None = None  # the address the vendor chose, where it says so
+    segments: int | None = None
+    cost: Money | None = None
+    updates: tuple[StatusUpdate, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capabilities:
+    """What a provider can do. Anything else is `Unsupported` before the wire."""
+
+    channels: frozenset[Channel]
+    media: frozenset[Channel] = frozenset()  # channels on which it sends files
+    max_media: int = 0
+    html: bool = False
+    templates: bool = False
+    types: frozenset[MessageType] = frozenset({MessageType.TEXT})
+    reports_delivery: bool = False
+    can_look_up: bool = False
+    fetches_media: bool = False
+    deduplicates: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MediaReference:
+    """A file of an inbound message as the vendor names it; fetched after the commit, if at all.
+
+    `reference` is what the adapter needs to rebuild the address, or the vendor's own URL where
+    it is not to be trusted (`fetchable` false).
+    """
+
+    reference: str
+    content_type: str | None = None
+    filename: str | None = None
+    fetchable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VendorError:
+    """Why a vendor could not deliver: its own code and text, and our reading of them."""
+
+    code: str
+    message: str | None = None
+    reason: str | None = None  # a class of `gateway.errors`, lower-cased, such as throttled
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InboundMessage:
+    """What a person said to us."""
+
+    dedupe_key: str  # made of signed bytes only
+    channel: Channel
+    from_address: str
+    to_address: str | None
+    provider_message_id: str | None = None
+    pool: str | None = None  # the sender pool the person wrote to, where the vendor tells
+    account: str | None = None
+    type: MessageType = MessageType.TEXT
+    body: str = ""
+    content: Mapping[str, Any] = field(default_factory=dict)
+    reply_to: str | None = None
+    media: tuple[MediaReference, ...] = ()
+    segments: int | None = None
+    name: str | None = None  # what the person calls themselves
+    aliases: tuple[str, ...] = ()  # further addresses of the same person
+    occurred_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatusUpdate:
+    """What a vendor says of one attempt of ours."""
+
+    dedupe_key: str
+    status: Status
+    vendor_status: str  # the vendor's own word
+    attempt_id: str | None = None  # ours, where the callback carries it
+    provider_message_id: str | None = None
+    account: str | None = None
+    channel: Channel | None = None
+    sender: str | None = None
+    recipient: str | None = None
+    error: VendorError | None = None
+    segments: int | None = None
+    cost: Money | None = None
+    occurred_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engagement:
+    """What a person did with a message: opened, clicked, complained, unsubscribed. Not a status."""
+
+    dedupe_key: str
+    kind: str
+    attempt_id: str | None = None
+    provider_message_id: str | None = None
+    recipient: str | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
+    occurred_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unrecognised:
+    """Verified, readable, and of a kind that the adapter does not know. Kept."""
+
+    dedupe_key: str
+    kind: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handshake:
+    """A confirmation to perform; a value, so that parsing stays pure."""
+
+    dedupe_key: str
+    kind: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+
+Event: TypeAlias = InboundMessage | StatusUpdate | Engagement | Unrecognised | Handshake
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WebhookRequest:
+    """One HTTP request of a vendor. `headers` have lower-case names; repeated ones are joined
+    by a comma, as RFC 9110 has it. `url` is what the vendor was told to call, never a forwarded
+    header's idea of it."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    received_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verified:
+    """A request whose signature held: made by a `verify`, or read from where one put it.
+
+    `key` is made of what was signed and names the request in the inbox: the same signed bytes,
+    however they are cut, have the same key. `verdict` says which secret held, without it.
+    """
+
+    webhook: str
+    connection: str
+    request: WebhookRequest
+    key: str
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a vendor wants to hear."""
+
+    status: int = 204
+    content_type: str | None = None
+    body: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchedMedia:
+    """The bytes of an inbound file and what the vendor said they are."""
+
+    data: bytes = field(repr=False)
+    content_type: str | None = None
+    filename: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Simulated:
+    """An unsigned event for `Webhook.sign` to dress as the vendor would send it."""
+
+    url: str
+    message: InboundMessage | None = None
+    status: StatusUpdate | None = None
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """An outbound adapter: one vendor product."""
+
+    name: str
+    capabilities: Capabilities
+
+    async def send(self, message: OutboundMessage) -> Receipt:
+        """Makes one sending request on the wire, in bounded time, or raises a `ProviderError`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Frees what the provider holds. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class MediaFetcher(Protocol):
+    """A provider whose `capabilities.fetches_media` is true."""
+
+    async def fetch_media(self, reference: str, limit: int) -> FetchedMedia:
+        """Fetches one inbound file of at most `limit` bytes, or raises a `ProviderError`."""
+        ...
+
+
+@runtime_checkable
+class Webhook(Protocol):
+    """An inbound adapter: bytes in, events out."""
+
+    name: str
+    answer: Answer
+
+    def claims(self, headers: Mapping[str, str]) -> bool:
+        """Says whether a request on a shared route is this vendor's."""
+        ...
+
+    async def verify(self, request: WebhookRequest) -> Verified:
+        """Proves who sent it, or raises `SignatureInvalid` or `CannotVerifyNow`."""
+        ...
+
+    def parse(self, request: Verified) -> Sequence[Event]:
+        """Reads the events, purely; raises `Malformed`. Unknown kinds are `Unrecognised`."""
+        ...
+
+    def sign(self, simulated: Simulated) -> WebhookRequest:
+        """Makes the request that the vendor would send, for `gateway simulate` and tests."""
+        ...
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now(self) -> datetime:
+        """The time of day, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        ...

@@ -1,0 +1,190 @@
+"""What can go wrong with a send or a webhook, drawn as a tree.
+
+    GatewayError
+    ├── ProviderError                what a provider may raise from `send`
+    │   ├── Unsupported              we know that nobody was asked
+    │   ├── Rejected                 the vendor refused this message
+    │   ├── SenderRefused            the vendor refused this sender
+    │   ├── AccountRefused           the vendor refused us
+    │   ├── Throttled                not now, not sent
+    │   ├── Unreachable              never got there
+    │   └── Ambiguous                written, and no believable answer
+    └── WebhookError                 what a webhook may raise
+        ├── SignatureInvalid         not proved to be the vendor's
+        ├── CannotVerifyNow          the proof is out of reach for a moment
+        └── Malformed                proved, and not readable
+
+Each class carries its decisions, so that nobody decides by vendor. Texts never hold secrets:
+what a vendor says is cut short and stripped of control characters.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+TEXT_LIMIT = 300
+
+
+class Breaker(StrEnum):
+    """What a failure says about the provider itself."""
+
+    IGNORES = "ignores"
+    COUNTS = "counts"
+    OPENS = "opens"
+    SUSTAINED = "sustained"  # counts only when it goes on
+    BLOCKS_SENDER = "blocks_sender"
+
+
+class Again(StrEnum):
+    """Whether the same provider may be asked again for the same message."""
+
+    NO = "no"
+    LATER = "later"
+    AFTER_CHANGE = "after_change"  # of configuration or of the account
+    BY_POLICY = "by_policy"  # only as the message's on_unknown allows
+
+
+def clean(text: str) -> str:
+    """Makes vendor text safe to keep: one line, no control characters, bounded."""
+    line = "".join(c if c.isprintable() else " " for c in text[: TEXT_LIMIT * 2])
+    return " ".join(line.split())[:TEXT_LIMIT]
+
+
+class GatewayError(Exception):
+    """The root of what the gateway raises on purpose."""
+
+
+class ProviderError(GatewayError):
+    """A send that did not end in a receipt.
+
+    `code` is the vendor's own (or ours, in words); `text` is for people. Neither holds a secret.
+    """
+
+    again: ClassVar[Again] = Again.BY_POLICY
+    next_provider: ClassVar[bool] = False
+    breaker: ClassVar[Breaker] = Breaker.COUNTS
+    ends_message: ClassVar[bool] = False
+    sent_nothing: ClassVar[bool] = True
+
+    def __init__(self, text: str, *, code: str = "", retry_after: float | None = None) -> None:
+        self.text = clean(text)
+        self.code = code or self.reason
+        self.retry_after = retry_after
+        super().__init__(f"{self.code}: {self.text}")
+
+    @property
+    def reason(self) -> str:
+        """The class in words, as it stands in messages and metrics."""
+        return REASONS[type(self)]
+
+
+class Unsupported(ProviderError):
+    """The provider cannot do this; nothing was sent. Another may."""
+
+    again = Again.NO
+    next_provider = True
+    breaker = Breaker.IGNORES
+
+
+class Rejected(ProviderError):
+    """The vendor refused this message: bad number, opted out, content, template."""
+
+    again = Again.NO
+    breaker = Breaker.IGNORES
+    ends_message = True
+
+
+class SenderRefused(ProviderError):
+    """The vendor refused this sender on this connection."""
+
+    again = Again.AFTER_CHANGE
+    next_provider = True
+    breaker = Breaker.BLOCKS_SENDER
+
+
+class AccountRefused(ProviderError):
+    """The vendor refused us: wrong credentials, suspended."""
+
+    again = Again.AFTER_CHANGE
+    next_provider = True
+    breaker = Breaker.OPENS
+
+
+class Throttled(ProviderError):
+    """Not now, and not sent. `retry_after` is in seconds, where the vendor said so."""
+
+    again = Again.LATER
+    next_provider = True
+    breaker = Breaker.SUSTAINED
+
+
+class Unreachable(ProviderError):
+    """Never got there: DNS, refused, TLS, connect time-out."""
+
+    again = Again.LATER
+    next_provider = True
+
+
+class Ambiguous(ProviderError):
+    """Written, and no believable answer. Whatever stands in no table is this."""
+
+    again = Again.BY_POLICY
+    sent_nothing = False
+
+
+REASONS: dict[type[ProviderError], str] = {
+    ProviderError: "error",
+    Unsupported: "unsupported",
+    Rejected: "rejected",
+    SenderRefused: "sender_refused",
+    AccountRefused: "account_refused",
+    Throttled: "throttled",
+    Unreachable: "unreachable",
+    Ambiguous: "ambiguous",
+}
+
+
+class WebhookError(GatewayError):
+    """A webhook that was not taken. `detail` is for the log and holds no secret."""
+
+    status: ClassVar[int] = 400
+
+    def __init__(self, detail: str) -> None:
+        self.detail = clean(detail)
+        super().__init__(self.detail)
+
+
+class SignatureInvalid(WebhookError):
+    """Not proved to be the vendor's: 401 without a signature, 403 with a wrong one."""
+
+    def __init__(self, detail: str, *, missing: bool = False) -> None:
+        super().__init__(detail)
+        self.missing = missing
+
+    @property
+    def http_status(self) -> int:
+        """401 where no proof was offered, 403 where it does not hold."""
+        return 401 if self.missing else 403
+
+
+class CannotVerifyNow(WebhookError):
+    """The proof is out of reach for a moment: 503, nothing stored, the vendor may repeat."""
+
+    status = 503
+
+
+class Malformed(WebhookError):
+    """Verified and not readable. Kept raw, counted, answered 2xx."""
+
+
+class SettingsError(GatewayError):
+    """The settings cannot be run with; the text names the variable and the fix."""
+
+
+class OutcomeUnknown(GatewayError):
+    """A commit whose outcome nobody could learn in time. Repeating with the same key is safe."""
+
+
+class StoreUnavailable(GatewayError):
+    """The database did not answer in time, and nothing was written."""

@@ -1,0 +1,287 @@
+"""accept(): a request becomes a durable message, or a list of what is wrong with it.
+
+Nothing here knows a vendor: what is possible is read from the capabilities of the routes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from gateway import addresses, routing, segments
+from gateway.clock import new_id, to_ms
+from gateway.domain import Channel, Clock, Direction, MessageType, OnUnknown, Priority, Sender
+from gateway.errors import GatewayError
+from gateway.routing import Needs, Route
+from gateway.store.accepts import ACCEPT, Accepted, IdempotencyKey, NewMessage
+from gateway.store.batcher import Batcher
+from gateway.store.conversations import Wanted
+from gateway.store.tables import messages
+
+COLUMNS = tuple(c.name for c in messages.columns)
+EMPTY_ROW: dict[str, Any] = dict.fromkeys(COLUMNS)
+MEDIA_TYPES = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": MessageType.VIDEO}
+FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
+
+
+class Invalid(GatewayError):
+    """A request that cannot be accepted; each problem names its field and the fix."""
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{name}: {text}" for name, text in problems))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thread:
+    """A conversation that a message answers."""
+
+    id: str
+    channel: Channel
+    address: str
+    our_key: str
+    our_address: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """What somebody asks to have sent, as it was written."""
+
+    channel: Channel
+    to: str
+    body: str = ""
+    sender: str | None = None
+    type: MessageType | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
+    media: tuple[Mapping[str, Any], ...] = ()
+    reply_to: str | None = None
+    template: Mapping[str, Any] | None = None
+    subject: str | None = None
+    html: str | None = None
+    email: Mapping[str, Any] | None = None
+    priority: Priority = Priority.NORMAL
+    send_at: datetime | None = None
+    expires_at: datetime | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    on_unknown: OnUnknown = OnUnknown.HOLD
+    thread: Thread | None = None
+
+
+class Outbound:
+    """Accepts messages for the providers of `routes`, a chain for each channel."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        routes: Mapping[Channel, Sequence[Route]],
+        clock: Clock,
+        *,
+        region: str | None,
+        expiry: float,
+        idempotency: float,
+    ) -> None:
+        self._batcher = batcher
+        self._routes = routes
+        self._clock = clock
+        self._region = region
+        self._expiry = int(expiry * 1000)
+        self._kept = int(idempotency * 1000)
+
+    async def accept(
+        self, draft: Draft, *, tenant_id: str, key: IdempotencyKey | None = None
+    ) -> Accepted:
+        """Stores a message durably; it is sent from then on.
+
+        Raises:
+            Invalid: it cannot be sent; nothing was stored.
+            StoreUnavailable, OutcomeUnknown: as the batcher says.
+        """
+        return await self._batcher.submit(ACCEPT, self.prepare(draft, tenant_id, key))
+
+    def idempotency(self, route: str, key: str, body: Any) -> IdempotencyKey:
+        """A caller's key with the hash of the canonical form of what it asks."""
+        canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        return IdempotencyKey(
+            route, key, hashlib.sha256(canonical.encode()).hexdigest(), self._kept
+        )
+
+    def prepare(
+        self, draft: Draft, tenant_id: str, key: IdempotencyKey | None = None
+    ) -> NewMessage:
+        """Validates and normalises a draft, without a look at the database."""
+        problems: list[tuple[str, str]] = []
+        kind = _type(draft)
+        route = self._route(draft, kind, problems)
+        to = self._person(draft, problems)
+        sender = self._sender(draft, route, problems)
+        self._content(draft, problems)
+        send_at, expires_at = self._times(draft, problems)
+        if problems:
+            raise Invalid(problems)
+        assert route is not None
+        row = EMPTY_ROW.copy()
+        row.update(
+            tenant_id=tenant_id,
+            id=new_id("msg"),
+            direction=Direction.OUTBOUND.value,
+            channel=draft.channel.value,
+            type=kind.value,
+            from_address=sender.address,
+            to_address=to,
+            body=draft.body,
+            content=_json(draft.content),
+            reply_to=draft.reply_to,
+            subject=draft.subject,
+            extra=_json(_extra(draft)),
+            media=_json(draft.media),
+            provider=route.name,
+            connection=route.connection.id,
+            segments=_segments(draft),
+            priority=draft.priority.value,
+            on_unknown=draft.on_unknown.value,
+            meta=_json(draft.metadata),
+            send_at=send_at,
+            expires_at=expires_at,
+        )
+        return NewMessage(row, self._wanted(draft, tenant_id, to, sender), key)
+
+    def _route(
+        self, draft: Draft, kind: MessageType, problems: list[tuple[str, str]]
+    ) -> Route | None:
+        chain = self._routes.get(draft.channel, ())
+        if not chain:
+            problems.append(("channel", f"no provider is set up for {draft.channel}"))
+            return None
+        needs = Needs(
+            channel=draft.channel,
+            type=kind,
+            media=len(draft.media),
+            html=draft.html is not None,
+            template=draft.template is not None,
+        )
+        route = routing.choose(chain, needs)
+        if route is None:
+            lacking = {r.name: routing.lacks(r.capabilities, needs) for r in chain}
+            text = ", ".join(f"{name} cannot send {what}" for name, what in lacking.items())
+            problems.append((_field(needs), text))
+        return route
+
+    def _person(self, draft: Draft, problems: list[tuple[str, str]]) -> str:
+        if draft.thread is not None and draft.to == draft.thread.address:
+            return draft.to
+        try:
+            to = addresses.person(draft.channel, draft.to, self._region)
+        except addresses.AddressError as error:
+            problems.append(("to", str(error)))
+            return ""
+        if draft.thread is not None:
+            problems.append(("to", "is not the person of that conversation; leave one of them out"))
+        return to
+
+    def _sender(
+        self, draft: Draft, route: Route | None, problems: list[tuple[str, str]]
+    ) -> Sender:
+        default = route.connection.senders.get(draft.channel) if route else None
+        if draft.sender is not None:
+            return self._named_sender(draft, draft.sender, problems)
+        if draft.thread is not None and draft.thread.our_address:
+            return self._answering(draft.thread, default)
+        if default is None and route is not None:
+            problems.append(
+                ("from", f"is needed: {route.name} has no sender of its own for {draft.channel}")
+            )
+        return default or Sender()
+
+    def _named_sender(
+        self, draft: Draft, text: str, problems: list[tuple[str, str]]
+    ) -> Sender:
+        try:
+            return Sender(address=addresses.ours(draft.channel, text, self._region))
+        except addresses.AddressError as error:
+            problems.append(("from", str(error)))
+            return Sender()
+
+    def _answering(self, thread: Thread, default: Sender | None) -> Sender:
+        """An answer comes from the address that the person wrote to."""
+        return Sender(address=thread.our_address) if thread.our_address else default or Sender()
+
+    def _content(self, draft: Draft, problems: list[tuple[str, str]]) -> None:
+        if not (draft.body or draft.media or draft.template or draft.content or draft.html):
+            problems.append(("body", "is needed, or media"))
+        if draft.channel is not Channel.EMAIL and (draft.subject or draft.html or draft.email):
+            problems.append(("channel", "must be email for a subject, html or email"))
+        for place, file in enumerate(draft.media):
+            url = str(file.get("url", ""))
+            if not url.startswith("https://") and not url.startswith("/api/media/"):
+                problems.append((f"media.{place}.url", "must be an https URL"))
+
+    def _times(
+        self, draft: Draft, problems: list[tuple[str, str]]
+    ) -> tuple[int | None, int]:
+        now = to_ms(self._clock.now())
+        send_at = to_ms(draft.send_at) if draft.send_at is not None else None
+        if send_at is not None and send_at > now + FARTHEST:
+            problems.append(("send_at", "must be within a year"))
+        starts = max(now, send_at or 0)
+        expires_at = to_ms(draft.expires_at) if draft.expires_at else starts + self._expiry
+        if expires_at <= starts:
+            problems.append(("expires_at", "must be after now and after send_at"))
+        return send_at, expires_at
+
+    def _wanted(self, draft: Draft, tenant_id: str, to: str, sender: Sender) -> Wanted:
+        thread = draft.thread
+        our_key = thread.our_key if thread is not None else sender.key
+        return Wanted(
+            tenant_id=tenant_id,
+            channel=draft.channel.value,
+            our_keys=(our_key,),
+            address=to,
+            our_address=sender.address,
+        )
+
+
+def _type(draft: Draft) -> MessageType:
+    if draft.type is not None:
+        return draft.type
+    if draft.channel is Channel.EMAIL:
+        return MessageType.EMAIL
+    if draft.template is not None:
+        return MessageType.TEMPLATE
+    if draft.media:
+        kind = str(draft.media[0].get("content_type") or "").partition("/")[0]
+        return MEDIA_TYPES.get(kind, MessageType.DOCUMENT if kind else _by_name(draft))
+    return MessageType.TEXT
+
+
+def _by_name(draft: Draft) -> MessageType:
+    import mimetypes
+
+    guess = mimetypes.guess_type(str(draft.media[0].get("url", "")).partition("?")[0])[0] or ""
+    return MEDIA_TYPES.get(guess.partition("/")[0], MessageType.DOCUMENT)
+
+
+def _field(needs: Needs) -> str:
+    if needs.template:
+        return "template"
+    if needs.media:
+        return "media"
+    return "html" if needs.html else "type"
+
+
+def _segments(draft: Draft) -> int | None:
+    if draft.channel is not Channel.SMS or draft.media:
+        return None
+    return segments.count(draft.body).segments
+
+
+def _extra(draft: Draft) -> dict[str, Any]:
+    parts = {"html": draft.html, "email": draft.email, "template": draft.template}
+    return {name: value for name, value in parts.items() if value is not None}
+
+
+def _json(value: Any) -> str | None:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False) if value else None

@@ -1,0 +1,50 @@
+"""How many SMS segments a text takes, counted before it is sent (3GPP TS 23.038 and 23.040).
+
+A character is never cut in two: not an escaped GSM-7 one, not a surrogate pair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GSM_BASIC = frozenset(
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+GSM_EXTENSION = frozenset("\f^{}\\[~]|€")  # each is an escape and a character
+GSM_SINGLE, GSM_PART = 160, 153  # septets; a part gives 7 to its concatenation header
+UCS2_SINGLE, UCS2_PART = 70, 67  # 16-bit units; a part gives 3
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a text costs: its encoding, its units in that encoding, and its segments."""
+
+    encoding: str  # GSM-7 or UCS-2
+    units: int
+    segments: int
+    costly: tuple[str, ...]  # the characters that force UCS-2
+
+
+def count(text: str) -> Count:
+    """Counts a text as a phone network does. An empty text is one segment."""
+    costly = {c for c in text if c not in GSM_BASIC and c not in GSM_EXTENSION}
+    if costly:
+        sizes = [2 if ord(c) > 0xFFFF else 1 for c in text]
+        return _count("UCS-2", sizes, UCS2_SINGLE, UCS2_PART, tuple(sorted(costly)))
+    sizes = [2 if c in GSM_EXTENSION else 1 for c in text]
+    return _count("GSM-7", sizes, GSM_SINGLE, GSM_PART, ())
+
+
+def _count(
+    encoding: str, sizes: list[int], single: int, part: int, costly: tuple[str, ...]
+) -> Count:
+    units = sum(sizes)
+    if units <= single:
+        return Count(encoding, units, 1, costly)
+    segments, room = 1, part
+    for size in sizes:
+        if size > room:
+            segments, room = segments + 1, part
+        room -= size
+    return Count(encoding, units, segments, costly)

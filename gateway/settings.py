@@ -1,0 +1,215 @@
+"""The only reader of the environment.
+
+`load` reads the process's environment over an optional `.env` file; blank means unset. Adapters
+declare their own settings classes and `fill` fills them, so a vendor's variables stand in the
+vendor's file. Errors name the variable and the fix, and never show a value.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from gateway.domain import Channel
+from gateway.errors import SettingsError
+
+S = TypeVar("S", bound=BaseModel)
+
+UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
+
+
+def seconds(value: object) -> float:
+    """Reads a duration: a number of seconds, or a number with ms, s, m, h or d."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", str(value))
+    if match is None:
+        raise ValueError("must be a duration such as 30, 30s, 10m, 72h or 7d")
+    return float(match[1]) * UNITS[match[2] or ""]
+
+
+def names(value: object) -> object:
+    """Reads a comma-separated list."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(seconds)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(names)]
+
+
+class Settings(BaseSettings):
+    """What the core needs to know. Field names are the variables' names, in lower case."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    gateway_env: Literal["development", "production"] = "production"
+    database_url: SecretStr | None = None
+    data_dir: Path = Path("data")
+    spool_dir: Path | None = None
+    public_url: str | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    gateway_api_key: SecretStr | None = None
+    trusted_proxies: Names = ()
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    messaging_provider: str | None = None
+    sms_providers: Names = ()
+    whatsapp_providers: Names = ()
+    email_providers: Names = ()
+    default_region: str | None = None  # for numbers written without a country code
+
+    send_timeout: Duration = 10.0
+    worker_seats: int = Field(default=256, ge=1, le=4096)
+    worker_poll: Duration = 1.0
+    lease_time: Duration = 60.0
+    retry_base: Duration = 2.0
+    retry_cap: Duration = 600.0
+    retry_limit: int = Field(default=8, ge=0, le=100)
+    receipt_timeout: Duration = 72 * 3600.0
+    message_expiry: Duration = 24 * 3600.0
+    media_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024)
+
+    request_max_bytes: int = Field(default=1024 * 1024, ge=1024)
+    webhook_max_bytes: int = Field(default=1024 * 1024, ge=1024)
+    request_timeout: Duration = 10.0
+    shutdown_timeout: Duration = 20.0
+
+    events_max_clients: int = Field(default=1000, ge=1)
+    events_max_clients_per_key: int = Field(default=200, ge=1)
+    events_stall: Duration = 10.0
+    events_retention: Duration = 7 * 86400.0
+    inbox_retention: Duration = 30 * 86400.0
+    idempotency_retention: Duration = 72 * 3600.0
+
+    @field_validator("gateway_api_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters; unset it to use `gateway keys`")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _an_origin(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be a URL such as https://gateway.example.com")
+        if parts.query or parts.fragment:
+            raise ValueError("must not have a query or a fragment")
+        return value.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network, strict=False)
+        return value
+
+    @property
+    def development(self) -> bool:
+        """Whether conveniences of a developer's machine are on."""
+        return self.gateway_env == "development"
+
+    @cached_property
+    def origin(self) -> str:
+        """The address that vendors were told to call, without a slash at its end."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url or f"http://{host}:{self.port}"
+
+    @cached_property
+    def store_url(self) -> str:
+        """The database's URL for SQLAlchemy. Holds a password: never printed."""
+        if self.database_url is None:
+            return f"sqlite:///{self.data_dir.resolve() / 'gateway.db'}"
+        url = self.database_url.get_secret_value()
+        for short in ("postgres://", "postgresql://"):
+            if url.startswith(short):
+                return "postgresql+psycopg://" + url[len(short) :]
+        return url
+
+    def chain(self, channel: Channel) -> tuple[str, ...]:
+        """The names an operator gave for a channel, in order."""
+        chains = {
+            Channel.SMS: self.sms_providers,
+            Channel.WHATSAPP: self.whatsapp_providers,
+            Channel.EMAIL: self.email_providers,
+        }
+        return chains.get(channel, ())
+
+
+class Environment:
+    """The variables of this process over those of a `.env` file, with the core's own settings."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.variables = {name.upper(): value for name, value in variables.items() if value.strip()}
+        self.settings = self._core()
+
+    def _core(self) -> Settings:
+        lowered = {name.lower(): value for name, value in self.variables.items()}
+        known = {name: lowered[name] for name in Settings.model_fields if name in lowered}
+        try:
+            settings = Settings.model_validate(known)
+        except ValidationError as error:
+            raise SettingsError(_sentence(error)) from None
+        if settings.development and settings.host not in LOOPBACK:
+            raise SettingsError(
+                "HOST must be a loopback address in development (GATEWAY_ENV=development); "
+                "set GATEWAY_ENV=production to listen on other addresses."
+            )
+        return settings
+
+    def has(self, variable: str) -> bool:
+        """Whether a variable is set and not blank."""
+        return variable in self.variables
+
+    def fill(self, model: type[S], extra: Mapping[str, str] | None = None) -> S:
+        """Builds an adapter's settings from the variables that its fields name by alias."""
+        wanted = {str(field.alias) for field in model.model_fields.values() if field.alias}
+        values = {**(extra or {}), **self.variables}
+        try:
+            return model.model_validate({k: v for k, v in values.items() if k in wanted})
+        except ValidationError as error:
+            raise SettingsError(_sentence(error)) from None
+
+    def with_(self, **more: str) -> Environment:
+        """The same, with some variables set."""
+        return Environment({**self.variables, **more})
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    variable = ".".join(str(part) for part in first["loc"]).upper()
+    return f"{variable}: {first['msg']}."
+
+
+def variables_of(model: type[BaseModel]) -> tuple[str, ...]:
+    """The names of the variables that a settings class reads."""
+    return tuple(str(f.alias or name).upper() for name, f in model.model_fields.items())
+
+
+def load(env_file: Path | None = Path(".env"), **overrides: str) -> Environment:
+    """Reads the environment. `overrides` win over it; a `.env` file gives way to it.
+
+    Raises:
+        SettingsError: a variable cannot be used; the text names it.
+    """
+    from dotenv import dotenv_values
+
+    from_file = dotenv_values(env_file) if env_file is not None and env_file.is_file() else {}
+    present = {name: value for name, value in from_file.items() if value is not None}
+    return Environment({**present, **os.environ, **overrides})

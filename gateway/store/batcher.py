@@ -1,0 +1,302 @@
+"""Group commit: concurrent single calls become one call with a list, and one commit.
+
+One thread per process writes. It drains what waits, without a delay of its own; operations take
+turns in the order of their rank, so webhooks and settlements go before accepts and none starves.
+Answers are given only after the commit. A commit whose outcome is not known is looked up, by ids
+made beforehand, before anybody is told anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from gateway.errors import OutcomeUnknown, StoreUnavailable
+from gateway.store.database import Again, Database, Tx
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+log = logging.getLogger("gateway.store")
+
+BATCH = 500  # items in one transaction
+WAITING = 20_000  # items that may wait, of all operations together
+PATIENCE = 5.0  # seconds to come back after a lost connection, and to wait for a turn
+REPEATS = 20  # of a batch that another process was quicker than
+
+
+@dataclass(frozen=True, eq=False)
+class Operation(Generic[T, R]):
+    """One kind of write. `run` does it for a list of items and gives a result, or an exception,
+    for each; `landed` tells from the database whether such a batch was committed."""
+
+    name: str
+    rank: int  # lower goes first
+    run: Callable[[Tx, Sequence[T]], Sequence[R | Exception]]
+    landed: Callable[[Tx, Sequence[T]], bool]
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    item: Any
+    future: asyncio.Future[Any]
+    since: float
+
+
+class _UnknownCommit(Exception):
+    """The connection was lost while COMMIT was under way."""
+
+
+def settle_errors(error: BaseException) -> str:
+    """What a database's error means for the batch: again, item, away, or raise."""
+    if isinstance(error, Again):
+        return "again"
+    if isinstance(error, PoolTimeout):
+        return "away"
+    if not isinstance(error, StatementError):
+        return "item"
+    if isinstance(error, DBAPIError):
+        code = str(getattr(error.orig, "sqlstate", "") or "")
+        if code in ("40001", "40P01"):
+            return "again"
+        if isinstance(error, (IntegrityError, DataError)):
+            return "item"
+        if error.connection_invalidated or isinstance(error, OperationalError):
+            return "away"
+    return "item"
+
+
+class Batcher:
+    """The writing thread of a process. `on_commit` hears the topics of each commit."""
+
+    def __init__(self, database: Database, on_commit: Callable[[set[str]], None]) -> None:
+        self.database = database
+        self._on_commit = on_commit
+        self._queues: dict[Operation[Any, Any], deque[_Waiting]] = {}
+        self._turns: list[Operation[Any, Any]] = []
+        self._count = 0
+        self._condition = threading.Condition()
+        self._closing = False
+        self._idle = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._running: list[_Waiting] = []
+        self._watch: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Starts the thread; called inside the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, name="gateway-store", daemon=True)
+        self._thread.start()
+        self._watch = self._loop.call_later(0.5, self._look)
+
+    async def stop(self) -> None:
+        """Finishes what waits, then ends the thread."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, PATIENCE * 3)
+
+    def submit(self, operation: Operation[T, R], item: T) -> asyncio.Future[R]:
+        """Queues one item; the future ends after its commit.
+
+        Raises, through the future:
+            StoreUnavailable: nothing was written.
+            OutcomeUnknown: it may have been written; repeating with the same ids is safe.
+        """
+        assert self._loop is not None
+        future: asyncio.Future[R] = self._loop.create_future()
+        with self._condition:
+            if self._closing or self._count >= WAITING:
+                future.set_exception(StoreUnavailable("the database is not keeping up"))
+                return future
+            line = self._queues.get(operation)
+            if line is None:
+                line = self._queues[operation] = deque()
+            line.append(_Waiting(item, future, time.monotonic()))
+            self._count += 1
+            if self._idle:
+                self._condition.notify()
+        return future
+
+    def _next(self) -> tuple[Operation[Any, Any], list[_Waiting]] | None:
+        with self._condition:
+            while not self._count:
+                if self._closing:
+                    return None
+                self._idle = True
+                self._condition.wait()
+                self._idle = False
+            while True:
+                if not self._turns:
+                    self._turns = sorted(self._queues, key=lambda o: o.rank)
+                operation = self._turns.pop(0)
+                line = self._queues[operation]
+                if line:
+                    break
+            batch = [line.popleft() for _ in range(min(BATCH, len(line)))]
+            self._count -= len(batch)
+            self._running = batch
+            return operation, batch
+
+    def _work(self) -> None:
+        while (turn := self._next()) is not None:
+            operation, batch = turn
+            try:
+                results, topics = self.write(operation, [w.item for w in batch])
+            except Exception as error:
+                if not isinstance(error, (StoreUnavailable, OutcomeUnknown)):
+                    log.exception("a batch of %s failed", operation.name)
+                results, topics = [error] * len(batch), set()
+            self._running = []
+            self._tell(batch, results, topics)
+
+    def _tell(self, batch: list[_Waiting], results: Sequence[Any], topics: set[str]) -> None:
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return
+        try:
+            loop.call_soon_threadsafe(self._resolve, batch, results, topics)
+        except RuntimeError:  # the loop ended between the question and the call
+            log.warning("%d results came after the end of the loop", len(batch))
+
+    def _resolve(self, batch: list[_Waiting], results: Sequence[Any], topics: set[str]) -> None:
+        for waiting, result in zip(batch, results, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(result, Exception):
+                waiting.future.set_exception(result)
+            else:
+                waiting.future.set_result(result)
+        if topics:
+            self._on_commit(topics)
+
+    def _look(self) -> None:
+        """Fails what has waited too long, so that no caller waits for ever."""
+        assert self._loop is not None
+        now = time.monotonic()
+        with self._condition:
+            for line in self._queues.values():
+                while line and now - line[0].since > PATIENCE * 2:
+                    late = line.popleft()
+                    self._count -= 1
+                    _fail(late, StoreUnavailable("the database did not answer in time"))
+        for waiting in list(self._running):
+            if now - waiting.since > PATIENCE * 4:
+                _fail(waiting, OutcomeUnknown("the database did not answer in time"))
+        self._watch = self._loop.call_later(0.5, self._look)
+
+    def write(
+        self, operation: Operation[T, R], items: Sequence[T]
+    ) -> tuple[Sequence[R | Exception], set[str]]:
+        """Runs a batch to its end, in the calling thread: repeated whole where that is safe,
+        item by item after a data error, looked up after an unknown commit."""
+        deadline = time.monotonic() + PATIENCE
+        repeats = 0
+        while True:
+            try:
+                return self._once(operation, items)
+            except _UnknownCommit as lost:
+                return self._look_up(operation, items, lost)
+            except Exception as error:
+                kind = settle_errors(error)
+                if kind == "again" and repeats < REPEATS:
+                    repeats += 1
+                    time.sleep(0.002 * repeats if repeats > 1 else 0)
+                elif kind == "item" and len(items) > 1:
+                    return self._one_by_one(operation, items)
+                elif kind == "item":
+                    return [error], set()
+                elif time.monotonic() > deadline or kind == "again":
+                    log.error("the database cannot be written: %s", _brief(error))
+                    raise StoreUnavailable("the database cannot be written") from error
+                else:
+                    self.database.forget()
+                    time.sleep(0.1)
+
+    def _once(
+        self, operation: Operation[T, R], items: Sequence[T]
+    ) -> tuple[Sequence[R | Exception], set[str]]:
+        with self.database.connect() as connection:
+            transaction = connection.begin()
+            try:
+                tx = self.database.begun(connection)
+                results = operation.run(tx, items)
+                tx.finish()
+            except BaseException:
+                transaction.rollback()
+                raise
+            try:
+                transaction.commit()
+            except DBAPIError as error:
+                if not _definite(error):
+                    connection.invalidate()
+                    raise _UnknownCommit(results, tx.topics) from error
+                raise
+            return results, tx.topics
+
+    def _look_up(
+        self, operation: Operation[T, R], items: Sequence[T], lost: _UnknownCommit
+    ) -> tuple[Sequence[R | Exception], set[str]]:
+        log.warning("the outcome of a commit of %s is unknown; looking it up", operation.name)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                self.database.forget()
+                with self.database.write() as tx:
+                    landed = operation.landed(tx, items)
+            except Exception as error:
+                log.warning("still away: %s", _brief(error))
+                time.sleep(0.1)
+                continue
+            if landed:
+                results, topics = lost.args
+                return results, topics
+            # Ids were made before the batch and every insert ignores what is there already, so
+            # this is safe even if the lost COMMIT is still under way on the server.
+            return self.write(operation, items)
+        raise OutcomeUnknown("whether it was committed could not be learned in time")
+
+    def _one_by_one(
+        self, operation: Operation[T, R], items: Sequence[T]
+    ) -> tuple[Sequence[R | Exception], set[str]]:
+        results: list[R | Exception] = []
+        topics: set[str] = set()
+        for item in items:
+            try:
+                result, said = self.write(operation, [item])
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                result, said = [error], set()
+            results.extend(result)
+            topics |= said
+        return results, topics
+
+
+def _definite(error: DBAPIError) -> bool:
+    """Whether an error at COMMIT certainly means that nothing was committed."""
+    code = str(getattr(error.orig, "sqlstate", "") or "")
+    if code:  # PostgreSQL answered; 57P0x and 08xxx come from a server that goes away
+        return not code.startswith(("57P", "08"))
+    name = getattr(error.orig, "sqlite_errorname", "")
+    return bool(name.startswith(("SQLITE_BUSY", "SQLITE_FULL", "SQLITE_CONSTRAINT")))
+
+
+def _brief(error: BaseException) -> str:
+    return type(getattr(error, "orig", None) or error).__name__
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.future.done():
+        waiting.future.set_exception(error)

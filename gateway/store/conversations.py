@@ -1,0 +1,156 @@
+"""Conversations: one per (tenant, channel, our address or pool, person), found or made in bulk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.clock import new_id
+from gateway.store.database import Again, Tx, insert, select, update
+from gateway.store.tables import aliases, conversations
+
+COLUMNS = tuple(column.name for column in conversations.columns)
+IDENTITY = ("tenant_id", "channel", "our_key", "address")
+
+INBOUND = {
+    "unread_count": "t.unread_count + v.unread_count",
+    "our_address": "COALESCE(v.our_address, t.our_address)",
+    "name": "COALESCE(v.name, t.name)",
+}
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A conversation to find, or to make. `our_keys` are tried in turn; the last one makes it."""
+
+    tenant_id: str
+    channel: str
+    our_keys: tuple[str, ...]
+    address: str
+    our_address: str | None = None
+    name: str | None = None
+    also: tuple[str, ...] = ()  # further addresses of the same person
+    found: dict[str, Any] = field(default_factory=dict)
+    created: bool = False
+
+    def keys(self) -> list[Key]:
+        """Where it may stand, best first."""
+        addresses = (self.address, *self.also)
+        return [(self.tenant_id, self.channel, o, a) for a in addresses for o in self.our_keys]
+
+
+def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
+    """Fills in `found` for each, making what does not exist. Several may want the same one."""
+    known = _known(tx, [key for want in wanted for key in want.keys()])
+    missing: dict[Key, dict[str, Any]] = {}
+    for want in wanted:
+        row = next((known[key] for key in want.keys() if key in known), None)
+        if row is None:
+            row = _new(tx, want)
+            missing[tuple(row[c] for c in IDENTITY)] = row  # type: ignore[index]
+            known.update({key: row for key in want.keys()})
+            want.created = True
+        want.found = row
+    rows = [missing[key] for key in sorted(missing)]
+    made = insert(tx, conversations, rows, "ON CONFLICT DO NOTHING RETURNING id")
+    if len(made) < len(rows):
+        raise Again  # another process made one of them a moment ago
+    for row in rows:
+        tx.emit(row["tenant_id"], "conversation.created", conversation_id=row["id"])
+    _remember_aliases(tx, wanted)
+
+
+def _known(tx: Tx, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
+    rows = select(tx, conversations, IDENTITY, keys, COLUMNS)
+    found: dict[Key, dict[str, Any]] = {}
+    for row in rows:
+        values = dict(row._mapping)
+        found[tuple(values[c] for c in IDENTITY)] = values  # type: ignore[index]
+    rest = [key for key in keys if key not in found]
+    if not rest:
+        return found
+    named = select(tx, aliases, IDENTITY, rest, (*IDENTITY, "conversation_id"))
+    ids = sorted({(row.tenant_id, row.conversation_id) for row in named})
+    by_id = {row.id: dict(row._mapping) for row in by_ids(tx, ids)}
+    for row in named:
+        if row.conversation_id in by_id:
+            found[(row.tenant_id, row.channel, row.our_key, row.address)] = by_id[
+                row.conversation_id
+            ]
+    return found
+
+
+def by_ids(tx: Tx, ids: Sequence[tuple[str, str]]) -> list[Any]:
+    """Conversations by (tenant, id)."""
+    return select(tx, conversations, ("tenant_id", "id"), ids, COLUMNS)
+
+
+def _new(tx: Tx, want: Wanted) -> dict[str, Any]:
+    return {
+        "tenant_id": want.tenant_id,
+        "id": new_id("conv"),
+        "channel": want.channel,
+        "our_key": want.our_keys[-1],
+        "our_address": want.our_address,
+        "address": want.address,
+        "name": want.name,
+        "status": "open",
+        "unread_count": 0,
+        "last_message_at": tx.now,
+        "last_inbound_at": None,
+        "meta": None,
+        "created_at": tx.now,
+        "updated_at": tx.now,
+    }
+
+
+def _remember_aliases(tx: Tx, wanted: Sequence[Wanted]) -> None:
+    rows: dict[Key, dict[str, Any]] = {}
+    for want in wanted:
+        for address in (want.address, *want.also):
+            if not want.also or address == want.found["address"]:
+                continue
+            key = (want.tenant_id, want.channel, want.found["our_key"], address)
+            rows[key] = dict(
+                zip(IDENTITY, key, strict=True),
+                conversation_id=want.found["id"],
+                created_at=tx.now,
+            )
+    insert(tx, aliases, [rows[key] for key in sorted(rows)], "ON CONFLICT DO NOTHING")
+
+
+def touch_outbound(tx: Tx, ids: Sequence[tuple[str, str]]) -> None:
+    """Moves conversations to the top of the list because we wrote."""
+    rows = [
+        {"tenant_id": tenant, "id": id_, "last_message_at": tx.now, "updated_at": tx.now}
+        for tenant, id_ in sorted(set(ids))
+    ]
+    update(
+        tx, conversations, ("tenant_id", "id"), rows, only="t.last_message_at < v.last_message_at"
+    )
+
+
+def touch_inbound(tx: Tx, wanted: Sequence[Wanted]) -> None:
+    """Counts what people wrote, once per message of `wanted`."""
+    counts: dict[tuple[str, str], list[Wanted]] = {}
+    for want in wanted:
+        counts.setdefault((want.tenant_id, want.found["id"]), []).append(want)
+    rows = []
+    for (tenant, id_), wants in sorted(counts.items()):
+        rows.append(
+            {
+                "tenant_id": tenant,
+                "id": id_,
+                "unread_count": len(wants),
+                "last_message_at": tx.now,
+                "last_inbound_at": tx.now,
+                "updated_at": tx.now,
+                "our_address": wants[-1].our_address,
+                "name": wants[-1].name,
+            }
+        )
+        tx.emit(tenant, "conversation.updated", conversation_id=id_)
+    update(tx, conversations, ("tenant_id", "id"), rows, how=INBOUND)

@@ -1,0 +1,389 @@
+"""The queue's side of a delivery: claim with a lease, T2, T3, and what is left by a crash.
+
+The fence (the lease's token) guards the queue entry only; a late result is always applied to its
+attempt. Nothing here waits for a vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.domain import Connection, OnUnknown, Receipt, Status
+from gateway.errors import ProviderError, Rejected
+from gateway.status import RANKS
+from gateway.store import receipts
+from gateway.store.batcher import Operation
+from gateway.store.database import Tx, select
+from gateway.store.ledger import Ledger, MessageKey, Thread
+from gateway.store.tables import attempts
+
+CLAIMS = 3  # without an attempt, then a message is put aside
+SWEEP = 500  # rows looked at in one go
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Asks for up to `limit` due messages, leased for `lease` milliseconds."""
+
+    token: str
+    limit: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A leased message with what a send needs."""
+
+    tenant_id: str
+    message_id: str
+    token: str
+    attempts: int
+    message: dict[str, Any]
+
+    @property
+    def key(self) -> MessageKey:
+        """The message."""
+        return self.tenant_id, self.message_id
+
+
+CLAIM_SQL = """
+UPDATE queue SET lease_token = ?, lease_until = ?, claims = claims + 1
+WHERE (tenant_id, message_id) IN (
+  SELECT q.tenant_id, q.message_id FROM queue AS q
+  WHERE q.lease_until = 0 AND q.quarantined = 0 AND q.due_at <= ?
+    AND NOT EXISTS (
+      SELECT 1 FROM queue AS e
+      WHERE e.tenant_id = q.tenant_id AND e.conversation_id = q.conversation_id
+        AND e.lane = q.lane AND e.message_id < q.message_id AND e.quarantined = 0
+        AND (e.lease_until > 0 OR e.attempts > 0 OR e.due_at <= ?))
+  ORDER BY q.lane, q.due_at, q.message_id LIMIT ? {skip})
+RETURNING tenant_id, message_id, attempts
+"""
+CLAIMED_COLUMNS = (
+    "tenant_id",
+    "id",
+    "conversation_id",
+    "channel",
+    "type",
+    "from_address",
+    "to_address",
+    "body",
+    "content",
+    "reply_to",
+    "subject",
+    "extra",
+    "media",
+    "provider",
+    "connection",
+    "on_unknown",
+    "expires_at",
+)
+
+
+def claim(tx: Tx, items: Sequence[Claim]) -> Sequence[list[Due] | Exception]:
+    """Leases due messages: by lane, then by age, one at a time of each conversation."""
+    return [_claim(tx, item) for item in items]
+
+
+def _claim(tx: Tx, item: Claim) -> list[Due]:
+    from gateway.store.tables import messages
+
+    skip = "FOR UPDATE OF q SKIP LOCKED" if tx.postgres else ""
+    rows = tx.run(
+        CLAIM_SQL.format(skip=skip), (item.token, tx.now + item.lease, tx.now, tx.now, item.limit)
+    ).fetchall()
+    made = {(row.tenant_id, row.message_id): int(row.attempts) for row in rows}
+    found = select(tx, messages, ("tenant_id", "id"), list(made), CLAIMED_COLUMNS)
+    return [
+        Due(row.tenant_id, row.id, item.token, made[(row.tenant_id, row.id)], dict(row._mapping))
+        for row in found
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """T2: what is about to be written to a vendor."""
+
+    id: str
+    due: Due
+    provider: str
+    connection: Connection
+    sender: str | None
+
+
+def begin(tx: Tx, items: Sequence[Attempt]) -> Sequence[bool | Exception]:
+    """Writes the attempts, before the wire. False: not to be sent; its lease is gone, or the
+    message was canceled or has expired meanwhile."""
+    ledger = Ledger(tx, [item.due.key for item in items])
+    results = [_begin(tx, ledger.get(item.due.key), item) for item in items]
+    ledger.write()
+    return results
+
+
+def _begin(tx: Tx, thread: Thread | None, item: Attempt) -> bool:
+    entry = thread.entry if thread else None
+    if thread is None or entry is None or entry["lease_token"] != item.due.token:
+        return False
+    if entry["lease_until"] <= tx.now:
+        return False
+    if thread.message["expires_at"] <= tx.now:
+        expire(thread)
+        return False
+    number = (thread.newest["number"] if thread.newest else 0) + 1
+    thread.begin(_new_attempt(tx, item, number))
+    thread.change_entry(attempts=entry["attempts"] + 1, claims=0)
+    thread.change(provider=item.provider, connection=item.connection.id)
+    thread.note()
+    return True
+
+
+def expire(thread: Thread) -> None:
+    """Ends a message whose time is over."""
+    thread.dequeue()
+    thread.change(end=Status.EXPIRED.value)
+    if not thread.attempts:
+        thread.change(error_code="expired", error_message="its time was over before it was sent")
+    thread.note()
+
+
+def _new_attempt(tx: Tx, item: Attempt, number: int) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(c.name for c in attempts.columns)
+    row.update(
+        tenant_id=item.due.tenant_id,
+        id=item.id,
+        message_id=item.due.message_id,
+        number=number,
+        provider=item.provider,
+        connection=item.connection.id,
+        account=item.connection.account,
+        sender=item.sender,
+        recipient=item.due.message["to_address"],
+        status=Status.SENDING.value,
+        rank=RANKS[Status.SENDING],
+        lease_token=item.due.token,
+        started_at=tx.now,
+    )
+    return row
+
+
+def begun(tx: Tx, items: Sequence[Attempt]) -> bool:
+    """Whether a batch of attempts was committed."""
+    return bool(select(tx, attempts, ("id",), [(item.id,) for item in items], ("id",)))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """T3: how one attempt ended. `retry_in` is in milliseconds, where a next one is to be made."""
+
+    attempt: Attempt
+    receipt: Receipt | None = None
+    error: ProviderError | None = None
+    retry_in: int | None = None
+
+
+def settle(tx: Tx, items: Sequence[Outcome]) -> Sequence[None | Exception]:
+    """Applies outcomes to attempts, messages and the queue, with the receipts that came early."""
+    ledger = Ledger(tx, [item.attempt.due.key for item in items])
+    free = _free_ids(tx, items)
+    for item in items:
+        thread = ledger.get(item.attempt.due.key)
+        attempt = thread.attempt(item.attempt.id) if thread else None
+        if thread is None or attempt is None:
+            continue
+        if item.receipt is not None:
+            _take(tx, thread, attempt, item, free)
+        elif item.error is not None:
+            _refuse(tx, thread, attempt, item)
+    receipts.apply_parked(tx, ledger, [i.attempt.id for i in items if i.receipt is not None])
+    ledger.write()
+    return [None] * len(items)
+
+
+def _free_ids(tx: Tx, items: Sequence[Outcome]) -> dict[tuple[str, str], str]:
+    """Which attempt each vendor id belongs to: the one that has it, else the first to name it."""
+    wanted = [
+        (item.attempt.connection.id, item.receipt.provider_message_id)
+        for item in items
+        if item.receipt is not None and item.receipt.provider_message_id is not None
+    ]
+    columns = ("connection", "provider_message_id", "id")
+    owners = {
+        (row.connection, row.provider_message_id): str(row.id)
+        for row in select(tx, attempts, columns[:2], wanted, columns)
+    }
+    for item in items:
+        if item.receipt is not None and item.receipt.provider_message_id is not None:
+            key = (item.attempt.connection.id, item.receipt.provider_message_id)
+            owners.setdefault(key, item.attempt.id)
+    return owners
+
+
+def _take(
+    tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome, owners: dict[Any, str]
+) -> None:
+    receipt = item.receipt
+    assert receipt is not None
+    id_ = receipt.provider_message_id
+    if owners.get((item.attempt.connection.id, id_), attempt["id"]) != attempt["id"]:
+        id_ = None  # a vendor's id binds to one attempt for ever
+    thread.evidence(
+        attempt,
+        receipt.status,
+        tx.now,
+        provider_message_id=id_ if attempt["provider_message_id"] is None else None,
+        segments=receipt.segments,
+        cost=str(receipt.cost.amount) if receipt.cost else None,
+        currency=receipt.cost.currency if receipt.cost else None,
+        sender=receipt.sender,
+    )
+    if thread.newest is attempt:
+        thread.dequeue()
+    thread.note()
+
+
+def _refuse(tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome) -> None:
+    error = item.error
+    assert error is not None
+    status = Status.FAILED if error.sent_nothing else Status.UNKNOWN
+    thread.evidence(
+        attempt,
+        status,
+        tx.now,
+        error_reason=error.reason,
+        error_code=error.code,
+        error_message=error.text,
+    )
+    mine = thread.entry is not None and thread.entry["lease_token"] == item.attempt.due.token
+    orphan = thread.entry is None and thread.newest is attempt
+    still = RANKS[Status(attempt["status"])] <= RANKS[Status.FAILED]
+    if (mine or orphan) and still and thread.newest is attempt:
+        _next(tx, thread, item)
+    thread.note()
+
+
+def _next(tx: Tx, thread: Thread, item: Outcome) -> None:
+    made = len(thread.attempts)
+    ends = isinstance(item.error, Rejected) or thread.message["end"] is not None
+    if item.retry_in is None or ends:
+        thread.dequeue()
+        return
+    due = tx.now + item.retry_in
+    if due >= thread.message["expires_at"]:
+        thread.dequeue()
+        return
+    thread.requeue(due, attempts=made)
+
+
+def settled(tx: Tx, items: Sequence[Outcome]) -> bool:
+    """Whether a batch of outcomes was committed: its attempts stand no longer where T2 put them."""
+    ids = [(item.attempt.id,) for item in items]
+    rows = select(tx, attempts, ("id",), ids, ("status",))
+    return bool(rows) and all(row.status != Status.SENDING for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What to clean up. Times are in milliseconds; `all_leases` at the start of the only process."""
+
+    receipt_timeout: int
+    all_leases: bool = False
+
+
+def sweep(tx: Tx, items: Sequence[Sweep]) -> Sequence[int | Exception]:
+    """Settles what a crash left behind and what has waited too long. Returns how many."""
+    return [_sweep(tx, item) for item in items]
+
+
+def _sweep(tx: Tx, item: Sweep) -> int:
+    until = "lease_until > 0" if item.all_leases else "lease_until > 0 AND lease_until <= ?"
+    leased = _pairs(tx, f"SELECT tenant_id, message_id FROM queue WHERE {until} LIMIT {SWEEP}",
+                    () if item.all_leases else (tx.now,))
+    late = _pairs(
+        tx,
+        "SELECT tenant_id, message_id FROM queue WHERE expires_at <= ? AND lease_until = 0 "
+        f"LIMIT {SWEEP}",
+        (tx.now,),
+    )
+    silent = _pairs(
+        tx,
+        "SELECT tenant_id, message_id FROM attempts WHERE status IN ('sending', 'unknown') "
+        f"AND started_at <= ? LIMIT {SWEEP}",
+        (tx.now - item.receipt_timeout,),
+    )
+    ledger = Ledger(tx, [*leased, *late, *silent])
+    for key in leased:
+        _release(tx, ledger.threads[key], everything=item.all_leases)
+    for key in late:
+        thread = ledger.threads[key]
+        if thread.entry is not None and not thread.entry["lease_until"]:
+            expire(thread)
+    for key in silent:
+        _give_up(tx, ledger.threads[key], item.receipt_timeout)
+    ledger.write()
+    return len(ledger.threads)
+
+
+def _pairs(tx: Tx, sql: str, values: tuple[Any, ...]) -> list[MessageKey]:
+    return [(row.tenant_id, row.message_id) for row in tx.run(sql, values).fetchall()]
+
+
+def _release(tx: Tx, thread: Thread, *, everything: bool) -> None:
+    """A lease ran out. With an attempt of its own the message may have been sent; without one it
+    was never on the wire."""
+    entry, newest = thread.entry, thread.newest
+    if entry is None or not entry["lease_until"]:
+        return
+    if entry["lease_until"] > tx.now and not everything:
+        return
+    if newest is not None and newest["lease_token"] == entry["lease_token"]:
+        if newest["status"] == Status.SENDING:
+            thread.evidence(
+                newest,
+                Status.UNKNOWN,
+                tx.now,
+                error_reason="ambiguous",
+                error_code="interrupted",
+                error_message="the sending process ended before the vendor's answer was stored",
+            )
+        resend = thread.message["on_unknown"] == OnUnknown.RESEND
+        if resend and newest["status"] == Status.UNKNOWN:
+            thread.requeue(tx.now, attempts=len(thread.attempts))
+        else:
+            thread.dequeue()
+    else:
+        put_aside = entry["claims"] >= CLAIMS
+        thread.change_entry(lease_token=None, lease_until=0, quarantined=int(put_aside))
+        if put_aside:
+            thread.change(
+                error_code="quarantined",
+                error_message=f"claimed {CLAIMS} times without reaching a provider",
+            )
+        tx.topics.add("queue")
+    thread.note()
+
+
+def _give_up(tx: Tx, thread: Thread, timeout: int) -> None:
+    for attempt in thread.attempts:
+        open_ = attempt["status"] in (Status.SENDING, Status.UNKNOWN)
+        if open_ and attempt["started_at"] <= tx.now - timeout:
+            thread.evidence(
+                attempt,
+                Status.FAILED,
+                tx.now,
+                error_reason="ambiguous",
+                error_code="outcome_unknown",
+                error_message="no evidence came within RECEIPT_TIMEOUT",
+            )
+    thread.note()
+
+
+def _always(tx: Tx, items: Sequence[Any]) -> bool:
+    return False  # repeating it is harmless: what is done is not found again
+
+
+CLAIM: Operation[Claim, list[Due]] = Operation("claim", 30, claim, _always)
+BEGIN: Operation[Attempt, bool] = Operation("begin", 25, begin, begun)
+SETTLE: Operation[Outcome, None] = Operation("settle", 20, settle, settled)
+SWEEPING: Operation[Sweep, int] = Operation("sweep", 50, sweep, _always)

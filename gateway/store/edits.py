@@ -1,0 +1,100 @@
+"""Small writes that people ask for: cancel, mark as read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.domain import Direction, Status
+from gateway.store.batcher import Operation
+from gateway.store.database import Tx
+from gateway.store.ledger import Ledger
+from gateway.store.tables import messages
+from gateway.store.database import select
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A message or a conversation of a tenant."""
+
+    tenant_id: str
+    id: str
+
+
+def cancel(tx: Tx, items: Sequence[Named]) -> Sequence[bool | Exception]:
+    """Cancels messages that nobody has claimed yet, nor a vendor may have. False: too late."""
+    ledger = Ledger(tx, [(item.tenant_id, item.id) for item in items])
+    results = []
+    for item in items:
+        thread = ledger.get((item.tenant_id, item.id))
+        entry = thread.entry if thread else None
+        if thread is None or entry is None or entry["lease_until"]:
+            results.append(False)
+            continue
+        thread.dequeue()
+        thread.change(end=Status.CANCELED.value)
+        thread.note()
+        results.append(thread.message["status"] == Status.CANCELED)
+    ledger.write()
+    return results
+
+
+def read_message(tx: Tx, items: Sequence[Named]) -> Sequence[bool | Exception]:
+    """Marks inbound messages as read by us. False: it is not an inbound message."""
+    results = []
+    for item in items:
+        key = (item.tenant_id, item.id)
+        rows = select(
+            tx,
+            messages,
+            ("tenant_id", "id"),
+            [key],
+            ("direction", "conversation_id", "read_at"),
+            lock=True,
+        )
+        inbound = bool(rows) and rows[0].direction == Direction.INBOUND
+        if inbound and rows[0].read_at is None:
+            tx.run(
+                "UPDATE messages SET read_at = ?, updated_at = ? WHERE tenant_id = ? AND id = ?",
+                (tx.now, tx.now, *key),
+            )
+            tx.run(
+                "UPDATE conversations SET unread_count = unread_count - 1, updated_at = ? "
+                "WHERE tenant_id = ? AND id = ? AND unread_count > 0",
+                (tx.now, item.tenant_id, rows[0].conversation_id),
+            )
+            tx.emit(item.tenant_id, "conversation.updated", conversation_id=rows[0].conversation_id)
+        results.append(inbound)
+    return results
+
+
+def read_conversation(tx: Tx, items: Sequence[Named]) -> Sequence[bool | Exception]:
+    """Marks all that a person wrote as read by us. False: there is no such conversation."""
+    results = []
+    for item in items:
+        key = (item.tenant_id, item.id)
+        tx.run(
+            "UPDATE messages SET read_at = ?, updated_at = ? WHERE tenant_id = ? "
+            "AND conversation_id = ? AND direction = 'inbound' AND read_at IS NULL",
+            (tx.now, tx.now, *key),
+        )
+        done = tx.run(
+            "UPDATE conversations SET unread_count = 0, updated_at = ? "
+            "WHERE tenant_id = ? AND id = ?",
+            (tx.now, *key),
+        )
+        if done.rowcount:
+            tx.emit(item.tenant_id, "conversation.updated", conversation_id=item.id)
+        results.append(bool(done.rowcount))
+    return results
+
+
+def _repeatable(tx: Tx, items: Sequence[Named]) -> bool:
+    return False  # doing it again changes nothing more
+
+
+CANCEL: Operation[Named, bool] = Operation("cancel", 15, cancel, _repeatable)
+READ_MESSAGE: Operation[Named, bool] = Operation("read message", 35, read_message, _repeatable)
+READ_CONVERSATION: Operation[Named, bool] = Operation(
+    "read conversation", 36, read_conversation, _repeatable
+)

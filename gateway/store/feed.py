@@ -1,0 +1,82 @@
+"""Reading the numbered feed: ids and changes from its rows, bodies joined from today's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_json
+
+from gateway.clock import show
+from gateway.store.database import Tx, select
+from gateway.store.tables import conversations, messages
+from gateway.views import conversation_view, message_view
+
+PAGE = 500
+MESSAGE_COLUMNS = tuple(c.name for c in messages.columns)
+CONVERSATION_COLUMNS = tuple(c.name for c in conversations.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One event, ready to be streamed. `data` is the frame's JSON."""
+
+    id: int
+    tenant_id: str
+    type: str
+    data: bytes
+
+
+def after(tx: Tx, cursor: int, tenant_id: str | None = None, limit: int = PAGE) -> list[Frame]:
+    """The events after a number, in order; of one tenant, or of all."""
+    only = "" if tenant_id is None else "AND tenant_id = ? "
+    values = (cursor, limit) if tenant_id is None else (cursor, tenant_id, limit)
+    rows = tx.run(
+        "SELECT id, tenant_id, type, message_id, conversation_id, change, created_at "
+        f"FROM events WHERE id > ? {only}ORDER BY id LIMIT ?",
+        values,
+    ).fetchall()
+    said = _messages(tx, [r for r in rows if r.message_id])
+    about = _conversations(tx, [r for r in rows if not r.message_id and r.conversation_id])
+    return [_frame(row, said, about) for row in rows]
+
+
+def _messages(tx: Tx, rows: list[Any]) -> dict[Any, Any]:
+    keys = [(r.tenant_id, r.message_id) for r in rows]
+    found = select(tx, messages, ("tenant_id", "id"), keys, MESSAGE_COLUMNS)
+    return {(r.tenant_id, r.id): message_view(r._mapping) for r in found}
+
+
+def _conversations(tx: Tx, rows: list[Any]) -> dict[Any, Any]:
+    keys = [(r.tenant_id, r.conversation_id) for r in rows]
+    found = select(tx, conversations, ("tenant_id", "id"), keys, CONVERSATION_COLUMNS)
+    return {(r.tenant_id, r.id): conversation_view(r._mapping) for r in found}
+
+
+def _frame(row: Any, said: dict[Any, Any], about: dict[Any, Any]) -> Frame:
+    change = json.loads(row.change) if row.change else {}
+    if row.message_id:
+        body = said.get((row.tenant_id, row.message_id), {"id": row.message_id})
+        data = {"message": {**body, **change}}
+    elif row.conversation_id:
+        body = about.get((row.tenant_id, row.conversation_id), {"id": row.conversation_id})
+        data = {"conversation": {**body, **change}}
+    else:
+        data = change
+    frame = {"id": row.id, "type": row.type, "created_at": show(row.created_at), "data": data}
+    return Frame(row.id, row.tenant_id, row.type, to_json(frame))
+
+
+def bounds(tx: Tx) -> tuple[int, int]:
+    """The numbers of the oldest event that is kept and of the newest; (1, 0) for none at all."""
+    row = tx.run("SELECT MIN(id), MAX(id) FROM events").fetchone()
+    if row is not None and row[1] is not None:
+        return int(row[0]), int(row[1])
+    if tx.postgres:
+        last = tx.run("SELECT last_value, is_called FROM events_id_seq").fetchone()
+        newest = int(last[0]) if last is not None and last[1] else 0
+    else:
+        last = tx.run("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+        newest = int(last[0]) if last is not None else 0
+    return newest + 1, newest

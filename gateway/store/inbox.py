@@ -1,0 +1,252 @@
+"""The raw inbox, and what a verified webhook becomes: one transaction for many of them.
+
+The same signed bytes are stored once; a repetition changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.clock import new_id
+from gateway.domain import Direction, Event, InboundMessage, Priority, Status, StatusUpdate, Verified
+from gateway.store import conversations, receipts
+from gateway.store.batcher import Operation
+from gateway.store.conversations import Wanted
+from gateway.store.database import Again, Tx, insert, select
+from gateway.store.tables import inbox, media, messages
+
+KEPT_HEADERS = frozenset(
+    {"content-type", "content-length", "user-agent", "i-twilio-idempotency-token", "x-home-region"}
+)
+DEDUPE = ("connection", "dedupe_key")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A verified webhook and what it says. `state` and `detail` as in the inbox's row.
+
+    `id` is made beforehand; None replays what the inbox already holds. `pools` are the sender
+    pools that are ours.
+    """
+
+    id: str | None
+    tenant_id: str
+    verified: Verified
+    events: Sequence[Event]
+    state: str
+    detail: str | None
+    pools: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a delivery changed: false for a repetition."""
+
+    new: bool
+
+
+def run(tx: Tx, items: Sequence[Delivery]) -> Sequence[Taken | Exception]:
+    """Stores the deliveries that are new, and what they say."""
+    fresh = _store_raw(tx, items)
+    said = [
+        (item, event)
+        for item in fresh
+        for event in item.events
+        if isinstance(event, InboundMessage)
+    ]
+    _store_messages(tx, said)
+    rows = [
+        receipts.receipt_row(tx, item.tenant_id, item.verified.connection, item.id, event)
+        for item in fresh
+        for event in item.events
+        if isinstance(event, StatusUpdate)
+    ]
+    receipts.apply(tx, receipts.keep(tx, rows))
+    new = {id(item) for item in fresh}
+    return [Taken(new=id(item) in new) for item in items]
+
+
+def _store_raw(tx: Tx, items: Sequence[Delivery]) -> list[Delivery]:
+    first: dict[tuple[str, str], Delivery] = {}
+    for item in items:
+        if item.id is not None:
+            first.setdefault((item.verified.connection, item.verified.key), item)
+    rows = [_raw(tx, first[key]) for key in sorted(first)]
+    made = {row.id for row in insert(tx, inbox, rows, "ON CONFLICT DO NOTHING RETURNING id")}
+    return [item for item in items if item.id is None or item.id in made]
+
+
+def _raw(tx: Tx, item: Delivery) -> dict[str, Any]:
+    request = item.verified.request
+    headers = {name: value for name, value in request.headers.items() if name in KEPT_HEADERS}
+    return {
+        "tenant_id": item.tenant_id,
+        "id": item.id,
+        "webhook": item.verified.webhook,
+        "connection": item.verified.connection,
+        "key": item.verified.key,
+        "method": request.method,
+        "url": request.url,
+        "headers": json.dumps(headers),
+        "body": request.body,
+        "verdict": item.verified.verdict,
+        "state": item.state,
+        "detail": item.detail,
+        "received_at": tx.now,
+        "replayed_at": None,
+    }
+
+
+@dataclass(slots=True)
+class _New:
+    item: Delivery
+    event: InboundMessage
+    wanted: Wanted
+    id: str
+
+
+def _store_messages(tx: Tx, said: Sequence[tuple[Delivery, InboundMessage]]) -> None:
+    unique: dict[tuple[str, str], tuple[Delivery, InboundMessage]] = {}
+    for item, event in said:
+        unique.setdefault((item.verified.connection, event.dedupe_key), (item, event))
+    there = {tuple(row) for row in select(tx, messages, DEDUPE, list(unique), DEDUPE)}
+    new = [
+        _New(*unique[key], _wanted(*unique[key]), new_id("msg"))
+        for key in unique
+        if key not in there
+    ]
+    if not new:
+        return
+    conversations.resolve(tx, [n.wanted for n in new])
+    rows = sorted((_row(tx, n) for n in new), key=lambda r: (r["connection"], r["dedupe_key"]))
+    if len(insert(tx, messages, rows, "ON CONFLICT DO NOTHING RETURNING id")) < len(rows):
+        raise Again  # another process stored one of them a moment ago
+    insert(tx, media, [row for n in new for row in _media_rows(tx, n)])
+    for n in new:
+        tx.emit(
+            n.item.tenant_id,
+            "message.received",
+            message_id=n.id,
+            conversation_id=n.wanted.found["id"],
+            change={"status": "received"},
+        )
+    conversations.touch_inbound(tx, [n.wanted for n in new])
+
+
+def _wanted(item: Delivery, event: InboundMessage) -> Wanted:
+    ours = event.to_address or ""
+    pools = (event.pool,) if event.pool is not None and event.pool in item.pools else ()
+    return Wanted(
+        tenant_id=item.tenant_id,
+        channel=event.channel.value,
+        our_keys=(ours, *pools),
+        address=event.from_address,
+        our_address=event.to_address,
+        name=event.name,
+        also=event.aliases,
+    )
+
+
+def _row(tx: Tx, new: _New) -> dict[str, Any]:
+    event = new.event
+    row: dict[str, Any] = dict.fromkeys(c.name for c in messages.columns)
+    row.update(
+        tenant_id=new.item.tenant_id,
+        id=new.id,
+        conversation_id=new.wanted.found["id"],
+        direction=Direction.INBOUND.value,
+        channel=event.channel.value,
+        type=event.type.value,
+        from_address=event.from_address,
+        to_address=event.to_address,
+        body=event.body,
+        content=json.dumps(dict(event.content)) if event.content else None,
+        reply_to=event.reply_to,
+        media=json.dumps(_media_view(new)) if event.media else None,
+        status=Status.RECEIVED.value,
+        provider=new.item.verified.webhook,
+        connection=new.item.verified.connection,
+        provider_message_id=event.provider_message_id,
+        dedupe_key=event.dedupe_key,
+        segments=event.segments,
+        priority=Priority.NORMAL.value,
+        on_unknown="hold",
+        created_at=tx.now,
+        updated_at=tx.now,
+    )
+    return row
+
+
+def _media_id(new: _New, position: int) -> str:
+    return f"med_{new.id.removeprefix('msg_')}{position:02d}"
+
+
+def _media_view(new: _New) -> list[dict[str, Any]]:
+    return [
+        {
+            "url": f"/api/media/{_media_id(new, position)}",
+            "content_type": file.content_type,
+            "filename": file.filename,
+        }
+        for position, file in enumerate(new.event.media)
+    ]
+
+
+def _media_rows(tx: Tx, new: _New) -> list[dict[str, Any]]:
+    if new.event.media:
+        tx.topics.add("media")
+    return [
+        {
+            "tenant_id": new.item.tenant_id,
+            "id": _media_id(new, position),
+            "message_id": new.id,
+            "position": position,
+            "connection": new.item.verified.connection,
+            "reference": file.reference,
+            "declared_type": file.content_type,
+            "content_type": None,
+            "filename": file.filename,
+            "size": None,
+            "state": "pending" if file.fetchable else "refused",
+            "detail": None if file.fetchable else "not an address of the vendor",
+            "tries": 0,
+            "due_at": tx.now,
+            "created_at": tx.now,
+        }
+        for position, file in enumerate(new.event.media)
+    ]
+
+
+def landed(tx: Tx, items: Sequence[Delivery]) -> bool:
+    """Whether a batch of deliveries was committed."""
+    ids = [(item.id,) for item in items if item.id is not None]
+    return bool(select(tx, inbox, ("id",), ids, ("id",)))
+
+
+RECEIVE: Operation[Delivery, Taken] = Operation("receive", 10, run, landed)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a provider said of its own attempt without a webhook."""
+
+    tenant_id: str
+    connection: str
+    updates: tuple[StatusUpdate, ...]
+
+
+def report(tx: Tx, items: Sequence[Report]) -> Sequence[None | Exception]:
+    """Applies what providers report at once."""
+    rows = [
+        receipts.receipt_row(tx, item.tenant_id, item.connection, None, update)
+        for item in items
+        for update in item.updates
+    ]
+    receipts.apply(tx, receipts.keep(tx, rows))
+    return [None] * len(items)
+
+
+REPORT: Operation[Report, None] = Operation("report", 22, report, lambda tx, items: False)

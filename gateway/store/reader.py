@@ -1,0 +1,51 @@
+"""Reading from the event loop: a few threads, so that a slow query does not hold up the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from gateway.errors import StoreUnavailable
+from gateway.store.database import Database, Tx
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LONGEST = 15.0  # seconds
+
+
+class Reader:
+    """Runs queries on a snapshot of their own."""
+
+    def __init__(self, database: Database, threads: int = 4) -> None:
+        self.database = database
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gateway-read")
+
+    async def call(
+        self, query: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs `query(tx, …)` in a reading transaction.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+
+        def run() -> T:
+            with self.database.read() as tx:
+                return query(tx, *args, **kwargs)
+
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(LONGEST):
+                return await loop.run_in_executor(self._pool, run)
+        except (DBAPIError, PoolTimeout, TimeoutError) as error:
+            raise StoreUnavailable("the database cannot be read") from error
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,189 @@
+"""What vendors say of our attempts: each callback kept once, applied where it belongs.
+
+A receipt settles an attempt only if connection, account, recipient and any vendor id agree;
+otherwise it is kept and marked. One that comes before its attempt is known waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway.clock import new_id, to_ms
+from gateway.domain import Status, StatusUpdate
+from gateway.store.database import Tx, insert, select, update
+from gateway.store.ledger import Ledger, MessageKey, Thread
+from gateway.store.tables import attempts, receipts
+
+COLUMNS = tuple(column.name for column in receipts.columns)
+LOCATION = ("tenant_id", "message_id", "id", "connection", "provider_message_id")
+
+Row = dict[str, Any]
+
+
+def receipt_row(
+    tx: Tx, tenant_id: str, connection: str, inbox_id: str | None, said: StatusUpdate
+) -> Row:
+    """A status update as it is stored."""
+    error = said.error
+    return {
+        "tenant_id": tenant_id,
+        "id": new_id("rcp"),
+        "connection": connection,
+        "dedupe_key": said.dedupe_key,
+        "inbox_id": inbox_id,
+        "attempt_id": said.attempt_id,
+        "provider_message_id": said.provider_message_id,
+        "account": said.account,
+        "sender": said.sender,
+        "recipient": said.recipient,
+        "status": said.status.value,
+        "vendor_status": said.vendor_status[:64],
+        "error_reason": error.reason if error else None,
+        "error_code": error.code if error else None,
+        "error_message": error.message if error else None,
+        "segments": said.segments,
+        "cost": str(said.cost.amount) if said.cost else None,
+        "currency": said.cost.currency if said.cost else None,
+        "occurred_at": to_ms(said.occurred_at) if said.occurred_at else None,
+        "received_at": tx.now,
+        "verdict": "parked",
+    }
+
+
+def keep(tx: Tx, rows: Sequence[Row]) -> list[Row]:
+    """Stores receipts and gives back those that were new."""
+    unique = {(row["connection"], row["dedupe_key"]): row for row in reversed(rows)}
+    ordered = [unique[key] for key in sorted(unique)]
+    made = {r.id for r in insert(tx, receipts, ordered, "ON CONFLICT DO NOTHING RETURNING id")}
+    return [row for row in rows if row["id"] in made]
+
+
+def apply(tx: Tx, rows: Sequence[Row]) -> None:
+    """Applies receipts, in their order, to the attempts they are about."""
+    places = _places(tx, rows)
+    ledger = Ledger(tx, sorted({place for place in places.values() if place is not None}))
+    for row in rows:
+        place = places[row["id"]]
+        thread = ledger.get(place) if place else None
+        if thread is not None:
+            _apply(tx, thread, row)
+    ledger.write()
+    _verdicts(tx, [row for row in rows if row["verdict"] != "parked"])
+
+
+def apply_parked(tx: Tx, ledger: Ledger, attempt_ids: Sequence[str]) -> None:
+    """Applies what came for these attempts before they were known by the vendor's id."""
+    by_id = {
+        (a["connection"], a["provider_message_id"]): thread
+        for thread in ledger
+        for a in thread.attempts
+        if a["id"] in attempt_ids and a["provider_message_id"] is not None
+    }
+    keys = ("connection", "provider_message_id")
+    rows = [dict(r._mapping) for r in select(tx, receipts, keys, list(by_id), COLUMNS)]
+    waiting = [row for row in rows if row["verdict"] == "parked"]
+    for row in sorted(waiting, key=lambda r: str(r["id"])):
+        _apply(tx, by_id[(row["connection"], row["provider_message_id"])], row)
+    _verdicts(tx, [row for row in waiting if row["verdict"] != "parked"])
+
+
+def _places(tx: Tx, rows: Sequence[Row]) -> dict[str, MessageKey | None]:
+    """The message of each receipt: by our attempt id where the callback carries it."""
+    by_ours = {
+        r.id: (r.tenant_id, r.message_id)
+        for r in select(
+            tx, attempts, ("id",), [(r["attempt_id"],) for r in rows if r["attempt_id"]], LOCATION
+        )
+    }
+    keys = ("connection", "provider_message_id")
+    theirs = [(r["connection"], r["provider_message_id"]) for r in rows if r["provider_message_id"]]
+    by_theirs = {
+        (r.connection, r.provider_message_id): (r.tenant_id, r.message_id)
+        for r in select(tx, attempts, keys, theirs, LOCATION)
+    }
+    return {
+        row["id"]: by_ours.get(row["attempt_id"])
+        or by_theirs.get((row["connection"], row["provider_message_id"]))
+        for row in rows
+    }
+
+
+def _find(thread: Thread, row: Row) -> Row | None:
+    if row["attempt_id"]:
+        return thread.attempt(row["attempt_id"])
+    for attempt in thread.attempts:
+        if attempt["connection"] == row["connection"]:
+            if attempt["provider_message_id"] == row["provider_message_id"]:
+                return attempt
+    return None
+
+
+def contradicts(attempt: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
+    """Which fact of a receipt contradicts the attempt that it names, if any."""
+    if attempt["tenant_id"] != row["tenant_id"]:
+        return "tenant"
+    if attempt["connection"] != row["connection"]:
+        return "connection"
+    for ours, theirs, fact in (
+        ("account", "account", "account"),
+        ("recipient", "recipient", "recipient"),
+        ("provider_message_id", "provider_message_id", "provider_message_id"),
+    ):
+        if attempt[ours] and row[theirs] and attempt[ours] != row[theirs]:
+            return fact
+    return None
+
+
+def _apply(tx: Tx, thread: Thread, row: Row) -> None:
+    attempt = _find(thread, row)
+    if attempt is None or contradicts(attempt, row):
+        row["verdict"] = "foreign"
+        return
+    moved = thread.evidence(
+        attempt,
+        Status(row["status"]),
+        row["occurred_at"] or row["received_at"],
+        provider_message_id=None
+        if attempt["provider_message_id"]
+        else _unclaimed(tx, attempt, row["provider_message_id"]),
+        segments=row["segments"],
+        cost=row["cost"],
+        currency=row["currency"],
+        sender=row["sender"],
+        error_reason=row["error_reason"],
+        error_code=row["error_code"],
+        error_message=row["error_message"],
+    )
+    row["verdict"] = "applied" if moved else "kept"
+    row["attempt_id"] = attempt["id"]
+    if thread.newest is attempt and attempt["status"] != Status.SENDING and not _retrying(thread):
+        thread.dequeue()
+    thread.note()
+
+
+def _retrying(thread: Thread) -> bool:
+    """Whether the queue entry is for a next attempt, which a late word about this one leaves be
+    unless the message has arrived."""
+    entry, newest = thread.entry, thread.newest
+    if entry is None or newest is None:
+        return False
+    arrived = newest["status"] in (Status.ACCEPTED, Status.SENT, Status.DELIVERED, Status.READ)
+    return not arrived and entry["lease_token"] != newest["lease_token"]
+
+
+def _unclaimed(tx: Tx, attempt: Mapping[str, Any], id_: str | None) -> str | None:
+    """A vendor's id, unless another attempt has it already."""
+    if id_ is None:
+        return None
+    keys = ("connection", "provider_message_id")
+    taken = select(tx, attempts, keys, [(attempt["connection"], id_)], ("id",))
+    return None if any(row.id != attempt["id"] for row in taken) else id_
+
+
+def _verdicts(tx: Tx, rows: Sequence[Row]) -> None:
+    changed = [
+        {"id": row["id"], "verdict": row["verdict"], "attempt_id": row["attempt_id"]}
+        for row in sorted(rows, key=lambda r: str(r["id"]))
+    ]
+    update(tx, receipts, ("id",), changed)

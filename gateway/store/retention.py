@@ -1,0 +1,46 @@
+"""What is not kept for ever: old events, raw requests, idempotency keys. A bounded piece a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.store.batcher import Operation
+from gateway.store.database import Tx
+
+PIECE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How long things are kept, in milliseconds."""
+
+    events: int
+    inbox: int
+
+
+def prune(tx: Tx, items: Sequence[Kept]) -> Sequence[int | Exception]:
+    """Deletes one piece of what is too old. Returns how many rows went."""
+    return [_prune(tx, item) for item in items]
+
+
+def _prune(tx: Tx, item: Kept) -> int:
+    gone = 0
+    for name, key, column, before in (
+        ("events", "id", "created_at", tx.now - item.events),
+        ("inbox", "id", "received_at", tx.now - item.inbox),
+    ):
+        gone += tx.run(
+            f"DELETE FROM {name} WHERE {key} IN "
+            f"(SELECT {key} FROM {name} WHERE {column} < ? ORDER BY {column} LIMIT {PIECE})",
+            (before,),
+        ).rowcount
+    gone += tx.run(
+        "DELETE FROM idempotency WHERE (tenant_id, route, key) IN (SELECT tenant_id, route, key "
+        f"FROM idempotency WHERE expires_at < ? ORDER BY expires_at LIMIT {PIECE})",
+        (tx.now,),
+    ).rowcount
+    return gone
+
+
+PRUNE: Operation[Kept, int] = Operation("prune", 60, prune, lambda tx, items: False)

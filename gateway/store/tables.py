@@ -1,0 +1,399 @@
+"""The tables. Rows are not domain types: they hold what is written, in the form it is stored.
+
+Times are whole milliseconds since 1970 UTC; JSON is text that we wrote ourselves. Every table
+has the tenant, and every foreign key goes through it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlmodel import Field, SQLModel
+
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(SQLModel):
+    """What the tables share: their metadata, with named constraints so that they can be changed."""
+
+    metadata = MetaData(naming_convention=NAMES)
+
+
+def _key(**more: Any) -> Any:
+    return Field(primary_key=True, sa_type=Text, **more)
+
+
+def _text(**more: Any) -> Any:
+    return Field(sa_type=Text, **more)
+
+
+def _maybe_text(**more: Any) -> Any:
+    return Field(default=None, sa_type=Text, nullable=True, **more)
+
+
+def _time(**more: Any) -> Any:
+    return Field(sa_type=BigInteger, **more)
+
+
+def _maybe_time(**more: Any) -> Any:
+    return Field(default=None, sa_type=BigInteger, nullable=True, **more)
+
+
+class ConversationRow(Base, table=True):
+    """One thread between one of our addresses, or pools, and one person."""
+
+    __tablename__ = "conversations"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "channel", "our_key", "address"),
+        Index("ix_conversations_recent", "tenant_id", "last_message_at", "id"),
+    )
+    tenant_id: str = _key()
+    id: str = _key()
+    channel: str = _text()
+    our_key: str = _text()  # pool or address: the identity
+    our_address: str | None = _maybe_text()  # the address last written to, or from
+    address: str = _text()
+    name: str | None = _maybe_text()
+    status: str = _text(default="open")
+    unread_count: int = Field(default=0, sa_type=Integer)
+    last_message_at: int = _time()
+    last_inbound_at: int | None = _maybe_time()
+    meta: str | None = _maybe_text()
+    created_at: int = _time()
+    updated_at: int = _time()
+
+
+class AliasRow(Base, table=True):
+    """A further address of the person of a conversation: a WhatsApp user id beside a number."""
+
+    __tablename__ = "conversation_aliases"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "conversation_id"], ["conversations.tenant_id", "conversations.id"]
+        ),
+        Index("ix_conversation_aliases_conversation", "tenant_id", "conversation_id"),
+    )
+    tenant_id: str = _key()
+    channel: str = _key()
+    our_key: str = _key()
+    address: str = _key()
+    conversation_id: str = _text()
+    created_at: int = _time()
+
+
+class MessageRow(Base, table=True):
+    """One message, either way."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "conversation_id"], ["conversations.tenant_id", "conversations.id"]
+        ),
+        UniqueConstraint("connection", "dedupe_key"),
+        Index("ix_messages_conversation", "tenant_id", "conversation_id", "id"),
+        Index("ix_messages_provider_message", "provider_message_id"),
+    )
+    tenant_id: str = _key()
+    id: str = _key()
+    conversation_id: str = _text()
+    direction: str = _text()
+    channel: str = _text()
+    type: str = _text()
+    from_address: str | None = _maybe_text()
+    to_address: str | None = _maybe_text()
+    body: str = _text()
+    content: str | None = _maybe_text()
+    reply_to: str | None = _maybe_text()
+    subject: str | None = _maybe_text()
+    extra: str | None = _maybe_text()  # html, email, template: what only a provider reads
+    media: str | None = _maybe_text()
+    status: str = _text()
+    end: str | None = _maybe_text()  # how we ended it: rejected, canceled, expired
+    provider: str | None = _maybe_text()
+    connection: str | None = _maybe_text()
+    provider_message_id: str | None = _maybe_text()
+    dedupe_key: str | None = _maybe_text()  # inbound only
+    segments: int | None = Field(default=None, sa_type=Integer, nullable=True)
+    cost: str | None = _maybe_text()
+    currency: str | None = _maybe_text()
+    priority: str = _text()
+    on_unknown: str = _text(default="hold")
+    error_code: str | None = _maybe_text()
+    error_message: str | None = _maybe_text()
+    error_provider: str | None = _maybe_text()
+    meta: str | None = _maybe_text()
+    created_at: int = _time()
+    updated_at: int = _time()
+    send_at: int | None = _maybe_time()
+    expires_at: int | None = _maybe_time()
+    sent_at: int | None = _maybe_time()
+    delivered_at: int | None = _maybe_time()
+    read_at: int | None = _maybe_time()
+
+
+class QueueRow(Base, table=True):
+    """A message that waits for its next attempt. No row: nothing is due."""
+
+    __tablename__ = "queue"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "message_id"], ["messages.tenant_id", "messages.id"]
+        ),
+        Index(
+            "ix_queue_ready",
+            "lane",
+            "due_at",
+            "message_id",
+            sqlite_where=text("lease_until = 0"),
+            postgresql_where=text("lease_until = 0"),
+        ),
+        Index(
+            "ix_queue_leased",
+            "lease_until",
+            sqlite_where=text("lease_until > 0"),
+            postgresql_where=text("lease_until > 0"),
+        ),
+        Index("ix_queue_expires", "expires_at"),
+        Index("ix_queue_conversation", "tenant_id", "conversation_id", "lane", "message_id"),
+    )
+    tenant_id: str = _key()
+    message_id: str = _key()
+    conversation_id: str = _text()
+    lane: int = Field(sa_type=Integer)  # 0 urgent … 3 low
+    due_at: int = _time()
+    expires_at: int = _time()
+    attempts: int = Field(default=0, sa_type=Integer)  # made so far
+    claims: int = Field(default=0, sa_type=Integer)  # since the last attempt
+    lease_token: str | None = _maybe_text()
+    lease_until: int = _time(default=0)
+    quarantined: int = Field(default=0, sa_type=Integer)
+
+
+class AttemptRow(Base, table=True):
+    """One provider call for one message."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "message_id"], ["messages.tenant_id", "messages.id"]
+        ),
+        UniqueConstraint("tenant_id", "message_id", "number"),
+        UniqueConstraint("connection", "provider_message_id"),
+        Index(
+            "ix_attempts_open",
+            "started_at",
+            sqlite_where=text("status IN ('sending', 'unknown')"),
+            postgresql_where=text("status IN ('sending', 'unknown')"),
+        ),
+    )
+    tenant_id: str = _text()
+    id: str = _key()
+    message_id: str = _text()
+    number: int = Field(sa_type=Integer)
+    provider: str = _text()
+    connection: str = _text()
+    account: str = _text(default="")
+    sender: str | None = _maybe_text()
+    recipient: str = _text()
+    status: str = _text()
+    rank: int = Field(sa_type=Integer)
+    provider_message_id: str | None = _maybe_text()
+    error_reason: str | None = _maybe_text()
+    error_code: str | None = _maybe_text()
+    error_message: str | None = _maybe_text()
+    segments: int | None = Field(default=None, sa_type=Integer, nullable=True)
+    cost: str | None = _maybe_text()
+    currency: str | None = _maybe_text()
+    lease_token: str = _text(default="")
+    started_at: int = _time()
+    finished_at: int | None = _maybe_time()
+    sent_at: int | None = _maybe_time()
+    delivered_at: int | None = _maybe_time()
+    read_at: int | None = _maybe_time()
+
+
+class ReceiptRow(Base, table=True):
+    """One callback of a vendor about an attempt; kept once, also when it changes nothing.
+
+    `verdict` is `applied`, `kept` (older than what we knew), `parked` (its attempt is not known
+    yet) or `foreign` (it contradicts the attempt it names).
+    """
+
+    __tablename__ = "receipts"
+    __table_args__ = (
+        UniqueConstraint("connection", "dedupe_key"),
+        Index("ix_receipts_attempt", "attempt_id"),
+        Index(
+            "ix_receipts_parked",
+            "connection",
+            "provider_message_id",
+            sqlite_where=text("verdict = 'parked'"),
+            postgresql_where=text("verdict = 'parked'"),
+        ),
+    )
+    tenant_id: str = _text()
+    id: str = _key()
+    connection: str = _text()
+    dedupe_key: str = _text()
+    inbox_id: str | None = _maybe_text()
+    attempt_id: str | None = _maybe_text()
+    provider_message_id: str | None = _maybe_text()
+    account: str | None = _maybe_text()
+    sender: str | None = _maybe_text()
+    recipient: str | None = _maybe_text()
+    status: str = _text()
+    vendor_status: str = _text()
+    error_reason: str | None = _maybe_text()
+    error_code: str | None = _maybe_text()
+    error_message: str | None = _maybe_text()
+    segments: int | None = Field(default=None, sa_type=Integer, nullable=True)
+    cost: str | None = _maybe_text()
+    currency: str | None = _maybe_text()
+    occurred_at: int | None = _maybe_time()
+    received_at: int = _time()
+    verdict: str = _text()
+
+
+class InboxRow(Base, table=True):
+    """One verified webhook, raw. `state` is parsed, malformed, unrecognised or quarantined."""
+
+    __tablename__ = "inbox"
+    __table_args__ = (
+        UniqueConstraint("connection", "key"),
+        Index("ix_inbox_received", "received_at"),
+        Index("ix_inbox_state", "state", "id"),
+    )
+    tenant_id: str = _text()
+    id: str = _key()
+    webhook: str = _text()
+    connection: str = _text()
+    key: str = _text()
+    method: str = _text()
+    url: str = _text()
+    headers: str = _text()  # an allow-list
+    body: bytes = Field(sa_type=LargeBinary)
+    verdict: str = _text()
+    state: str = _text()
+    detail: str | None = _maybe_text()
+    received_at: int = _time()
+    replayed_at: int | None = _maybe_time()
+
+
+class EventRow(Base, table=True):
+    """The numbered feed. `id` is given in commit order; rows hold ids and what changed."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("ix_events_created", "created_at"),
+        {"sqlite_autoincrement": True},
+    )
+    id: int | None = Field(
+        default=None,
+        primary_key=True,
+        sa_type=BigInteger().with_variant(Integer, "sqlite"),  # type: ignore[call-overload]
+    )
+    tenant_id: str = _text()
+    type: str = _text()
+    message_id: str | None = _maybe_text()
+    conversation_id: str | None = _maybe_text()
+    change: str | None = _maybe_text()
+    created_at: int = _time()
+
+
+class IdempotencyRow(Base, table=True):
+    """The first answer to a key, for as long as it is kept."""
+
+    __tablename__ = "idempotency"
+    __table_args__ = (Index("ix_idempotency_expires", "expires_at"),)
+    tenant_id: str = _key()
+    route: str = _key()
+    key: str = _key()
+    body_hash: str = _text()
+    message_id: str = _text()
+    response: str = _text()
+    created_at: int = _time()
+    expires_at: int = _time()
+
+
+class ApiKeyRow(Base, table=True):
+    """A key of the HTTP API; only its hash is here."""
+
+    __tablename__ = "api_keys"
+    tenant_id: str = _text()
+    id: str = _key()
+    name: str = _text()
+    hash: str = _text()
+    scopes: str = _text(default="full")
+    created_at: int = _time()
+    expires_at: int | None = _maybe_time()
+    revoked_at: int | None = _maybe_time()
+
+
+class MediaRow(Base, table=True):
+    """A file of an inbound message: first a reference, then, after its fetch, bytes on disk.
+
+    `state` is pending, stored, refused (never fetched: not the vendor's) or failed.
+    """
+
+    __tablename__ = "media"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "message_id"], ["messages.tenant_id", "messages.id"]
+        ),
+        Index("ix_media_message", "tenant_id", "message_id"),
+        Index(
+            "ix_media_pending",
+            "due_at",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+    )
+    tenant_id: str = _key()
+    id: str = _key()
+    message_id: str = _text()
+    position: int = Field(sa_type=Integer)
+    connection: str = _text()
+    reference: str = _text()
+    declared_type: str | None = _maybe_text()
+    content_type: str | None = _maybe_text()  # sniffed
+    filename: str | None = _maybe_text()
+    size: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
+    state: str = _text()
+    detail: str | None = _maybe_text()
+    tries: int = Field(default=0, sa_type=Integer)
+    due_at: int = _time()
+    created_at: int = _time()
+
+
+def table(row: type[Base]) -> Any:
+    """The Core table behind a row class; statements are written on it."""
+    return row.__table__  # type: ignore[attr-defined]
+
+
+conversations = table(ConversationRow)
+aliases = table(AliasRow)
+messages = table(MessageRow)
+queue = table(QueueRow)
+attempts = table(AttemptRow)
+receipts = table(ReceiptRow)
+inbox = table(InboxRow)
+events = table(EventRow)
+idempotency = table(IdempotencyRow)
+api_keys = table(ApiKeyRow)
+media = table(MediaRow)

@@ -1,0 +1,119 @@
+"""What the outside sees of a row: the JSON of messages, attempts and conversations.
+
+The same words in answers, in the event feed and in what an idempotency key replays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.clock import show
+
+View = dict[str, Any]
+
+
+def _load(text: str | None, empty: Any) -> Any:
+    return json.loads(text) if text else empty
+
+
+def message_view(row: Mapping[str, Any]) -> View:
+    """A message as the API shows it."""
+    error = None
+    if row["error_code"] is not None:
+        error = {
+            "code": row["error_code"],
+            "message": row["error_message"],
+            "provider": row["error_provider"],
+        }
+    extra = _load(row["extra"], {})
+    view: View = {
+        "id": row["id"],
+        "conversation_id": row["conversation_id"],
+        "direction": row["direction"],
+        "channel": row["channel"],
+        "type": row["type"],
+        "from": row["from_address"],
+        "to": row["to_address"],
+        "body": row["body"],
+        "content": _load(row["content"], {}),
+        "reply_to": row["reply_to"],
+        "subject": row["subject"],
+        "media": _load(row["media"], []),
+        "status": row["status"],
+        "provider": row["provider"],
+        "provider_message_id": row["provider_message_id"],
+        "segments": row["segments"],
+        "cost": _money(row),
+        "priority": row["priority"],
+        "on_unknown": row["on_unknown"],
+        "error": error,
+        "metadata": _load(row["meta"], {}),
+        "created_at": show(row["created_at"]),
+        "updated_at": show(row["updated_at"]),
+        "send_at": show(row["send_at"]),
+        "expires_at": show(row["expires_at"]),
+        "sent_at": show(row["sent_at"]),
+        "delivered_at": show(row["delivered_at"]),
+        "read_at": show(row["read_at"]),
+    }
+    if extra:
+        view.update({name: extra[name] for name in ("html", "email", "template") if name in extra})
+    return view
+
+
+def attempt_view(row: Mapping[str, Any]) -> View:
+    """One attempt, as `GET /api/messages/{id}` lists it."""
+    error = None
+    if row["error_code"] is not None:
+        error = {
+            "class": row["error_reason"],
+            "code": row["error_code"],
+            "message": row["error_message"],
+        }
+    return {
+        "id": row["id"],
+        "number": row["number"],
+        "provider": row["provider"],
+        "connection": row["connection"],
+        "from": row["sender"],
+        "status": row["status"],
+        "provider_message_id": row["provider_message_id"],
+        "error": error,
+        "segments": row["segments"],
+        "cost": _money(row),
+        "started_at": show(row["started_at"]),
+        "finished_at": show(row["finished_at"]),
+        "sent_at": show(row["sent_at"]),
+        "delivered_at": show(row["delivered_at"]),
+        "read_at": show(row["read_at"]),
+    }
+
+
+def conversation_view(row: Mapping[str, Any]) -> View:
+    """A conversation as the API shows it."""
+    window = None
+    if row["channel"] == "whatsapp" and row["last_inbound_at"] is not None:
+        window = row["last_inbound_at"] + 24 * 3_600_000
+    return {
+        "id": row["id"],
+        "channel": row["channel"],
+        "address": row["address"],
+        "our_address": row["our_address"],
+        "name": row["name"],
+        "status": row["status"],
+        "unread_count": row["unread_count"],
+        "last_message_at": show(row["last_message_at"]),
+        "last_inbound_at": show(row["last_inbound_at"]),
+        "window_expires_at": show(window),
+        "metadata": _load(row["meta"], {}),
+        "created_at": show(row["created_at"]),
+        "updated_at": show(row["updated_at"]),
+    }
+
+
+def _money(row: Mapping[str, Any]) -> View | None:
+    if row["cost"] is None:
+        return None
+    return {"amount": row["cost"], "currency": row["currency"]}

@@ -1,0 +1,283 @@
+"""The worker: claim, attempt, send, settle. Waits for vendors all day, hundreds at a time.
+
+Nothing is written to a vendor before its attempt is committed, and nothing that may have been
+written is written again unless the message's policy asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.clock import new_id
+from gateway.domain import (
+    Channel,
+    Clock,
+    MessageType,
+    OnUnknown,
+    OutboundMedia,
+    OutboundMessage,
+    Provider,
+    Receipt,
+    Sender,
+)
+from gateway.errors import AccountRefused, Ambiguous, OutcomeUnknown, ProviderError, StoreUnavailable
+from gateway.routing import Retry, Route, retry_in
+from gateway.store.batcher import Batcher
+from gateway.store.deliveries import (
+    BEGIN,
+    CLAIM,
+    SETTLE,
+    SWEEPING,
+    Attempt,
+    Claim,
+    Due,
+    Outcome,
+    Sweep,
+)
+from gateway.store.inbox import REPORT, Report
+
+log = logging.getLogger("gateway.worker")
+
+Observe = Callable[[str, str], None]  # provider, outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How much at once and how long. Times in seconds."""
+
+    seats: int
+    send: float
+    lease: float
+    poll: float
+    receipts: float
+    retry: Retry
+
+
+class Worker:
+    """Sends what is due through the providers of this process."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        providers: Mapping[str, Provider],
+        routes: Mapping[str, Route],
+        clock: Clock,
+        limits: Limits,
+        *,
+        origin: str,
+        observe: Observe = lambda provider, outcome: None,
+        only_process: bool = False,
+    ) -> None:
+        self._batcher = batcher
+        self._providers = providers
+        self._routes = routes
+        self._clock = clock
+        self._limits = limits
+        self._origin = origin
+        self._observe = observe
+        self._only_process = only_process
+        self._wake = asyncio.Event()
+        self._free = limits.seats
+        self._sends: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Settles what an earlier process left, then begins to claim."""
+        await self._sweep(all_leases=self._only_process)
+        self._tasks = [
+            asyncio.create_task(self._claiming(), name="gateway-claims"),
+            asyncio.create_task(self._sweeping(), name="gateway-sweeps"),
+        ]
+
+    def poke(self) -> None:
+        """Something is due."""
+        self._wake.set()
+
+    async def stop(self, within: float) -> None:
+        """Claims no more, and lets what is in flight end and be stored."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._sends:
+            log.info("waiting for %d sends in flight", len(self._sends))
+            await asyncio.wait(self._sends, timeout=within)
+        for task in self._sends:
+            task.cancel()
+        await asyncio.gather(*self._sends, return_exceptions=True)
+
+    async def _claiming(self) -> None:
+        while True:
+            more = False
+            try:
+                if self._free > 0:
+                    more = await self._claim()
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                log.warning("cannot claim: %s", error)
+                await asyncio.sleep(self._limits.poll)
+            except Exception:
+                log.exception("cannot claim")
+                await asyncio.sleep(self._limits.poll)
+            if more:
+                continue
+            try:
+                async with asyncio.timeout(self._limits.poll):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def _claim(self) -> bool:
+        """Claims for the free seats; whether there may be more due for seats that are free."""
+        wanted = min(self._free, 500)
+        lease = int(self._limits.lease * 1000)
+        self._wake.clear()
+        started = self._clock.monotonic()
+        due = await self._batcher.submit(CLAIM, Claim(new_id("lease"), wanted, lease))
+        for item in due:
+            self._free -= 1
+            task = asyncio.create_task(self._deliver(item, started))
+            self._sends.add(task)
+            task.add_done_callback(self._sent)
+        return bool(due) and self._free > 0
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sends.discard(task)
+        self._free += 1
+        self._wake.set()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a delivery failed", exc_info=task.exception())
+
+    async def _deliver(self, due: Due, leased: float) -> None:
+        route = self._routes.get(due.message["provider"])
+        if route is None:
+            return await self._no_provider(due)
+        message = outgoing(due, route, self._origin, self._clock)
+        attempt = Attempt(
+            message.attempt_id, due, route.name, route.connection, message.sender.key or None
+        )
+        try:
+            if not await self._batcher.submit(BEGIN, attempt):
+                return
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            log.warning("%s was not begun: %s", due.message_id, error)
+            return  # nothing goes to the wire; the lease runs out
+        spent = self._clock.monotonic() - leased
+        if spent > self._limits.lease - self._limits.send - 1.0:
+            return  # too late to be sure that the lease outlives the send
+        outcome = await self._send(route.name, message, attempt)
+        await self._settle(outcome)
+        if outcome.receipt is not None and outcome.receipt.updates:
+            await self._report(due, route, outcome.receipt)
+
+    async def _no_provider(self, due: Due) -> None:
+        """The provider that was chosen is not set up in this process: the claim lapses."""
+        log.error("%s is for %s, which is not set up", due.message_id, due.message["provider"])
+
+    async def _send(self, name: str, message: OutboundMessage, attempt: Attempt) -> Outcome:
+        receipt: Receipt | None = None
+        error: ProviderError | None = None
+        try:
+            async with asyncio.timeout(self._limits.send + 1.0):  # the adapter's own is shorter
+                receipt = await self._providers[name].send(message)
+        except ProviderError as raised:
+            error = raised
+        except TimeoutError:
+            error = Ambiguous("no answer in time", code="timeout")
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            error = Ambiguous("the process was stopped before the answer", code="stopped")
+        except Exception as raised:
+            log.exception("%s raised what it may not", name)
+            error = Ambiguous(f"the adapter failed: {type(raised).__name__}", code="adapter")
+        self._observe(name, error.reason if error else "accepted")
+        if error is None:
+            return Outcome(attempt, receipt=receipt)
+        level = logging.ERROR if isinstance(error, AccountRefused) else logging.WARNING
+        log.log(level, "%s: %s by %s: %s", attempt.due.message_id, error.reason, name, error.code)
+        policy = OnUnknown(attempt.due.message["on_unknown"])
+        made = attempt.due.attempts + 1
+        wait = retry_in(error, made, policy, self._limits.retry, random.random())  # noqa: S311
+        return Outcome(attempt, error=error, retry_in=None if wait is None else int(wait * 1000))
+
+    async def _settle(self, outcome: Outcome) -> None:
+        """T3 is kept and repeated until it is stored: the vendor's answer is not to be lost."""
+        pause = 0.1
+        while True:
+            try:
+                await self._batcher.submit(SETTLE, outcome)
+                return
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                log.warning("cannot store the outcome of %s: %s", outcome.attempt.id, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+
+    async def _report(self, due: Due, route: Route, receipt: Receipt) -> None:
+        report = Report(due.tenant_id, route.connection.id, receipt.updates)
+        try:
+            await self._batcher.submit(REPORT, report)
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            log.warning("a report of %s was not stored: %s", route.name, error)
+
+    async def _sweep(self, *, all_leases: bool = False) -> None:
+        receipts = int(self._limits.receipts * 1000)
+        for _ in range(1000):
+            if not await self._batcher.submit(SWEEPING, Sweep(receipts, all_leases)):
+                return
+
+    async def _sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(min(self._limits.lease / 4, 5.0))
+            try:
+                await self._sweep()
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                log.warning("cannot sweep: %s", error)
+            except Exception:
+                log.exception("cannot sweep")
+
+
+def outgoing(due: Due, route: Route, origin: str, clock: Clock) -> OutboundMessage:
+    """A leased message as its provider is to send it, with an attempt id of its own."""
+    row = due.message
+    extra: dict[str, Any] = json.loads(row["extra"]) if row["extra"] else {}
+    media = json.loads(row["media"]) if row["media"] else ()
+    attempt_id = new_id("att")
+    channel = Channel(row["channel"])
+    sender = route.connection.senders.get(channel, Sender())
+    if row["from_address"]:
+        sender = Sender(address=row["from_address"])
+    left = (row["expires_at"] - int(clock.now().timestamp() * 1000)) // 1000
+    return OutboundMessage(
+        message_id=due.message_id,
+        attempt_id=attempt_id,
+        channel=channel,
+        to=row["to_address"],
+        sender=sender,
+        type=MessageType(row["type"]),
+        body=row["body"],
+        content=json.loads(row["content"]) if row["content"] else {},
+        media=tuple(_media(file, origin) for file in media),
+        reply_to=row["reply_to"],
+        template=extra.get("template"),
+        subject=row["subject"],
+        html=extra.get("html"),
+        callback_url=f"{origin}/api/webhooks/{route.name}?attempt={attempt_id}",
+        validity=max(1, int(left)),
+    )
+
+
+def _media(file: dict[str, Any], origin: str) -> OutboundMedia:
+    url = str(file["url"])
+    return OutboundMedia(
+        url=origin + url if url.startswith("/") else url,
+        content_type=file.get("content_type"),
+        filename=file.get("filename"),
+    )
