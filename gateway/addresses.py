@@ -14,7 +14,7 @@ NUMBER_CHARACTERS = re.compile(r"[+0-9 ().\-/\u00a0]{3,40}")
 SHORT_CODE = re.compile(r"[0-9]{3,8}")
 ALPHANUMERIC_SENDER = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 _&.+\-]{1,11}")
 WHATSAPP_USER = re.compile(r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}")
-EMAIL = re.compile(r"[^\s@<>\"(),:;\[\]\\]{1,64}@(?=.{1,253}$)(?:[^\s@<>\"(),:;\[\]\\.]{1,63}\.)+[^\s@.]{2,63}")
+EMAIL = re.compile(r"[^\x00-\x20\x7f\s@<>\"(),:;\[\]\\]{1,64}@(?=.{1,253}$)(?:[^\s@<>\"(),:;\[\]\\.]{1,63}\.)+[^\s@.]{2,63}")
 
 
 class AddressError(ValueError):

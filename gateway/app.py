@@ -27,6 +27,7 @@ from gateway.clock import SystemClock
 from gateway.domain import Channel, Clock, Connection, MediaFetcher, Provider, Webhook
 from gateway.errors import SettingsError
 from gateway.events import Hub
+from gateway.health import Watch
 from gateway.inbound import Inbound
 from gateway.media import Folder, MediaWorker
 from gateway.outbound import Outbound
@@ -220,6 +221,7 @@ class Gateway:
             expiry=settings.message_expiry,
             idempotency=settings.idempotency_retention,
         )
+        self.watch = Watch()
         self.worker = Worker(
             self.batcher,
             self.adapters.providers,
@@ -227,6 +229,7 @@ class Gateway:
             self.clock,
             limits(settings),
             origin=settings.origin,
+            observe=self.watch.observe,
             only_process=self.database.sqlite,
         )
         self.media = MediaWorker(
@@ -314,6 +317,10 @@ def limits(settings: Settings) -> Limits:
 def asgi(gateway: Gateway) -> Starlette:
     """The whole HTTP application of a process."""
 
+    from starlette.middleware import Middleware
+
+    from gateway.api.access import Access
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await gateway.start()
@@ -322,7 +329,12 @@ def asgi(gateway: Gateway) -> Starlette:
         finally:
             await gateway.stop()
 
-    return Starlette(routes=_routes(gateway), lifespan=lifespan, exception_handlers=_handlers())
+    return Starlette(
+        routes=_routes(gateway),
+        lifespan=lifespan,
+        middleware=[Middleware(Access)],
+        exception_handlers=_handlers(),
+    )
 
 
 def _routes(gateway: Gateway) -> list[BaseRoute]:
@@ -351,6 +363,8 @@ def _routes(gateway: Gateway) -> list[BaseRoute]:
         ),
         providers=gateway.adapters.providers,
         chains=gateway.adapters.chains,
+        watch=gateway.watch,
+        clock=gateway.clock,
     )
 
     async def document(request: Request) -> Response:

@@ -1,2 +1,47 @@
-"""`gateway …`"""
-def main()->None: ...
+"""`gateway …`: the command line. Thin: each noun has a module in `gateway.commands`.
+
+What a command needs is imported when it runs, so that each starts quickly.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.commands import chat, db, inbox, keys, send, serve, simulate
+from gateway.commands.terminal import Failure, complain
+
+app = typer.Typer(
+    name="gateway",
+    help="A two-way messaging gateway: one API out, signed webhooks in.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command()(serve.serve)
+app.command()(serve.worker)
+app.command()(send.send)
+simulate.commands.command()(chat.chat)
+app.add_typer(simulate.commands, name="simulate")
+app.add_typer(keys.commands, name="keys")
+app.add_typer(inbox.commands, name="inbox")
+app.add_typer(db.commands, name="db")
+
+
+def main() -> None:
+    """Runs a command: exit code 0 for done, 1 for failed, 2 for wrong usage or settings."""
+    from gateway.errors import SettingsError
+
+    try:
+        app()
+    except SettingsError as error:
+        complain(str(error))
+        raise SystemExit(2) from None
+    except Failure as failure:
+        complain(str(failure))
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
 PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
@@ -27,16 +28,37 @@ _last = 0
 _lock = threading.Lock()
 
 
+_pool = b""
+
+
+def _noise() -> int:
+    """88 random bits, from a pool: asking the system each time hands the interpreter over."""
+    global _pool
+    if len(_pool) < 11:
+        _pool = os.urandom(11 * 256)
+    taken, _pool = _pool[:11], _pool[11:]
+    return int.from_bytes(taken, "big")
+
+
 def new_id(prefix: str) -> str:
     """A sortable id: 48 bits of time in milliseconds, then 82 random bits. Those that one
     process makes never go back, so what came first sorts first."""
     global _last
-    noise = int.from_bytes(os.urandom(11), "big")
-    value = (time.time_ns() // 1_000_000 << 82) | (noise & ((1 << 82) - 1))
     with _lock:
+        noise = _noise()
+        value = (time.time_ns() // 1_000_000 << 82) | (noise & ((1 << 82) - 1))
         if value <= _last:
             value = _last + 1 + (noise & 0xFFFFFFFF)
         _last = value
+    return _written(prefix, value)
+
+
+def first_id(prefix: str, ms: int) -> str:
+    """An id that sorts before all that are made from this moment on."""
+    return _written(prefix, ms << 82)
+
+
+def _written(prefix: str, value: int) -> str:
     return f"{prefix}_" + "".join([PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
@@ -45,6 +67,7 @@ def to_ms(when: datetime) -> int:
     return int(when.timestamp() * 1000)
 
 
+@lru_cache(maxsize=4096)
 def show(ms: int | None) -> str | None:
     """A stored moment as it is shown."""
     if ms is None:

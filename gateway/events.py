@@ -78,9 +78,10 @@ class Hub:
                 async with asyncio.timeout(self.poll):
                     await self._wake.wait()
             except TimeoutError:
-                if not self._followers:
-                    continue  # nobody listens and nobody wrote here
+                pass
             self._wake.clear()
+            if not self._followers:
+                continue  # nobody listens
             try:
                 while await self._read():
                     pass
@@ -90,10 +91,6 @@ class Hub:
 
     async def _read(self) -> bool:
         """Reads one page; whether there may be more."""
-        if not self._followers:
-            _, newest = await self.reader.call(feed.bounds)
-            self._forget(newest)
-            return False
         frames = await self.reader.call(feed.after, self._newest)
         if not frames:
             return False
@@ -142,15 +139,24 @@ class Hub:
             Lagging: the follower is too slow.
         """
         signal = asyncio.Event()
+        first = not self._followers
         self._followers.add(signal)
         try:
             oldest, newest = await self.reader.call(feed.bounds)
+            alone = first and len(self._followers) == 1
+            if alone and newest > self._newest:
+                self._forget(newest)  # nobody needed what was said since it last read
             cursor = newest if after is None else after
             if cursor > newest or cursor < oldest - 1:
                 yield Reset(newest)
                 cursor = newest
+            self._wake.set()
             while cursor < self._floor and not self.closed:
-                frames, newest = await self.reader.call(_page, cursor, tenant_id)
+                frames, oldest, newest = await self.reader.call(_page, cursor, tenant_id)
+                if cursor < oldest - 1:
+                    yield Reset(newest)
+                    cursor = newest
+                    continue
                 if frames:
                     yield frames
                 cursor = frames[-1].id if len(frames) == feed.PAGE else max(cursor, newest)
@@ -178,6 +184,6 @@ class Hub:
                 yield []
 
 
-def _page(tx: Tx, cursor: int, tenant_id: str) -> tuple[list[Frame], int]:
-    """A page of a tenant's events, and the feed's newest number in the same snapshot."""
-    return feed.after(tx, cursor, tenant_id), feed.bounds(tx)[1]
+def _page(tx: Tx, cursor: int, tenant_id: str) -> tuple[list[Frame], int, int]:
+    """A page of a tenant's events, and the feed's bounds at the same moment."""
+    return feed.after(tx, cursor, tenant_id), *feed.bounds(tx)

@@ -26,6 +26,7 @@ RANKS = MappingProxyType(
     }
 )
 OPEN = frozenset({Status.SENDING, Status.UNKNOWN, Status.ACCEPTED, Status.SENT})
+TAKEN = frozenset({Status.ACCEPTED, Status.SENT, Status.DELIVERED, Status.READ})
 ARRIVED = frozenset({Status.DELIVERED, Status.READ})
 WAITING = frozenset({Status.SCHEDULED, Status.QUEUED, Status.HELD})
 ENDS = frozenset({Status.REJECTED, Status.CANCELED, Status.EXPIRED})
@@ -55,9 +56,20 @@ class AttemptState:
     status: Status
 
 
-def moves(old: Status, new: Status) -> bool:
-    """Whether evidence `new` moves an attempt that stands at `old`."""
-    return RANKS[new] > RANKS[old]
+def moves(rank: int, new: Status) -> bool:
+    """Whether evidence `new` moves an attempt whose evidence so far has this rank."""
+    return RANKS[new] > rank
+
+
+def furthest(attempts: Sequence[AttemptState]) -> AttemptState | None:
+    """The attempt that speaks for its message: one that arrived, else one that is open, else
+    any; of those the furthest, and of equals the newest."""
+    return max(attempts, key=_weight, default=None)
+
+
+def _weight(attempt: AttemptState) -> tuple[bool, bool, int, int]:
+    status = attempt.status
+    return status in ARRIVED, status in OPEN, RANKS[status], attempt.number
 
 
 def status_of(attempts: Sequence[AttemptState], plan: Plan) -> Status:
@@ -67,20 +79,13 @@ def status_of(attempts: Sequence[AttemptState], plan: Plan) -> Status:
     the furthest open attempt; `failed` and its like only when none is open or due. An end of
     ours counts only while no attempt may have been taken by a vendor.
     """
-    arrived = [a for a in attempts if a.status in ARRIVED]
-    if arrived:
-        return max(arrived, key=_furthest).status
+    best = furthest(attempts)
+    if best is not None and best.status in ARRIVED:
+        return best.status
     if plan.waiting is not None:
         return plan.waiting
-    open_ = [a for a in attempts if a.status in OPEN]
-    if open_:
-        return max(open_, key=_furthest).status
+    if best is not None and best.status in OPEN:
+        return best.status
     if plan.end is not None:
         return plan.end
-    if attempts:
-        return max(attempts, key=_furthest).status
-    return Status.QUEUED
-
-
-def _furthest(attempt: AttemptState) -> tuple[int, int]:
-    return RANKS[attempt.status], attempt.number
+    return best.status if best is not None else Status.QUEUED

@@ -26,7 +26,15 @@ from gateway.domain import (
     Receipt,
     Sender,
 )
-from gateway.errors import AccountRefused, Ambiguous, OutcomeUnknown, ProviderError, StoreUnavailable
+from gateway.errors import (
+    AccountRefused,
+    Ambiguous,
+    OutcomeUnknown,
+    ProviderError,
+    SettingsError,
+    StoreUnavailable,
+    Unreachable,
+)
 from gateway.routing import Retry, Route, retry_in
 from gateway.store.batcher import Batcher
 from gateway.store.deliveries import (
@@ -44,7 +52,10 @@ from gateway.store.inbox import REPORT, Report
 
 log = logging.getLogger("gateway.worker")
 
-Observe = Callable[[str, str], None]  # provider, outcome
+GRACE = 1.0  # seconds that a send may exceed the time of its adapter
+LAST_WRITES = 5.0  # seconds, at the very end, for what was cut off to be stored
+
+Observe = Callable[[str, ProviderError | None], None]  # provider, and its error if any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +68,13 @@ class Limits:
     poll: float
     receipts: float
     retry: Retry
+
+    def __post_init__(self) -> None:
+        if self.lease < self.send + 3 * GRACE:
+            raise SettingsError(
+                f"LEASE_TIME ({self.lease:g} s) must exceed SEND_TIMEOUT ({self.send:g} s) "
+                f"by at least {3 * GRACE:g} s, or nothing could be sent."
+            )
 
 
 class Worker:
@@ -71,7 +89,7 @@ class Worker:
         limits: Limits,
         *,
         origin: str,
-        observe: Observe = lambda provider, outcome: None,
+        observe: Observe = lambda provider, error: None,
         only_process: bool = False,
     ) -> None:
         self._batcher = batcher
@@ -103,18 +121,18 @@ class Worker:
     async def stop(self, within: float) -> None:
         """Claims no more, and lets what is in flight end and be stored."""
         self._stopping = True
-        for task in self._tasks:
+        self._wake.set()
+        for task in self._tasks[1:]:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:  # a claim under way is heard to its end: what it leased is ours to send
+            await asyncio.wait(self._tasks, timeout=within)
         if self._sends:
             log.info("waiting for %d sends in flight", len(self._sends))
             await asyncio.wait(self._sends, timeout=within)
-        for task in self._sends:
-            task.cancel()
-        await asyncio.gather(*self._sends, return_exceptions=True)
+        await _cut_off({*self._tasks, *self._sends})
 
     async def _claiming(self) -> None:
-        while True:
+        while not self._stopping:
             more = False
             try:
                 if self._free > 0:
@@ -170,8 +188,9 @@ class Worker:
             log.warning("%s was not begun: %s", due.message_id, error)
             return  # nothing goes to the wire; the lease runs out
         spent = self._clock.monotonic() - leased
-        if spent > self._limits.lease - self._limits.send - 1.0:
-            return  # too late to be sure that the lease outlives the send
+        if spent > self._limits.lease - self._limits.send - GRACE:
+            late = Unreachable("the lease would not have outlived the send", code="late")
+            return await self._settle(Outcome(attempt, error=late, retry_in=0))
         outcome = await self._send(route.name, message, attempt)
         await self._settle(outcome)
         if outcome.receipt is not None and outcome.receipt.updates:
@@ -185,7 +204,7 @@ class Worker:
         receipt: Receipt | None = None
         error: ProviderError | None = None
         try:
-            async with asyncio.timeout(self._limits.send + 1.0):  # the adapter's own is shorter
+            async with asyncio.timeout(self._limits.send + GRACE):  # the adapter's own is shorter
                 receipt = await self._providers[name].send(message)
         except ProviderError as raised:
             error = raised
@@ -198,14 +217,14 @@ class Worker:
         except Exception as raised:
             log.exception("%s raised what it may not", name)
             error = Ambiguous(f"the adapter failed: {type(raised).__name__}", code="adapter")
-        self._observe(name, error.reason if error else "accepted")
+        self._observe(name, error)
         if error is None:
             return Outcome(attempt, receipt=receipt)
         level = logging.ERROR if isinstance(error, AccountRefused) else logging.WARNING
         log.log(level, "%s: %s by %s: %s", attempt.due.message_id, error.reason, name, error.code)
         policy = OnUnknown(attempt.due.message["on_unknown"])
         made = attempt.due.attempts + 1
-        wait = retry_in(error, made, policy, self._limits.retry, random.random())  # noqa: S311
+        wait = retry_in(error, made, policy, self._limits.retry, random.random())
         return Outcome(attempt, error=error, retry_in=None if wait is None else int(wait * 1000))
 
     async def _settle(self, outcome: Outcome) -> None:
@@ -242,6 +261,16 @@ class Worker:
                 log.warning("cannot sweep: %s", error)
             except Exception:
                 log.exception("cannot sweep")
+
+
+async def _cut_off(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancels tasks. A send makes an outcome of it, which has a moment to be stored."""
+    tasks = {task for task in tasks if not task.done()}
+    for _ in range(2):
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=LAST_WRITES)
 
 
 def outgoing(due: Due, route: Route, origin: str, clock: Clock) -> OutboundMessage:

@@ -14,6 +14,14 @@ from gateway.store import keys
 from gateway.store.keys import Identity
 from gateway.store.reader import Reader
 
+def header(connection: HTTPConnection, name: bytes) -> str:
+    """A request's header by its lower-case name; blank where it is not there."""
+    known = connection.scope.get("gateway.headers")
+    if known is None:
+        known = connection.scope["gateway.headers"] = dict(connection.scope["headers"])
+    return str(known.get(name, b"").decode("latin-1"))
+
+
 REMEMBERED = 30.0  # seconds until a key is looked up again
 MOST = 10_000
 
@@ -46,7 +54,7 @@ class Keys:
 
     def presented(self, connection: HTTPConnection) -> str | None:
         """The key that a request carries, if any."""
-        scheme, _, presented = connection.headers.get("authorization", "").partition(" ")
+        scheme, _, presented = header(connection, b"authorization").partition(" ")
         return presented.strip() if scheme.lower() == "bearer" and presented.strip() else None
 
     async def holds(self, presented: str, *, fresh: bool = False) -> Identity | None:

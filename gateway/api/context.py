@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.api.auth import Keys
-from gateway.api.problems import Problem
-from gateway.domain import Channel, Provider
+from gateway.api.problems import Problem, unprocessable
+from gateway.domain import Channel, Clock, Provider
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.events import Hub
+from gateway.health import Watch
 from gateway.media import Folder
 from gateway.outbound import Invalid, Outbound
 from gateway.routing import Route
@@ -23,7 +23,6 @@ from gateway.store.keys import Identity
 from gateway.store.reader import Reader
 
 Handler = Callable[[Request, "Context", Identity], Awaitable[Response]]
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +49,28 @@ class Context:
     bounds: Bounds
     providers: Mapping[str, Provider]
     chains: Mapping[Channel, tuple[Route, ...]]
+    watch: Watch
+    clock: Clock
     streams: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, Any] = field(default_factory=dict)
 
 
-def guarded(context: Context, handler: Handler) -> Endpoint:
-    """An endpoint that needs a key and answers every error as a problem."""
+class Guarded:
+    """The handlers of a path, by method: each needs a key, and every error is a problem."""
 
-    @wraps(handler)
-    async def endpoint(request: Request) -> Response:
+    def __init__(self, context: Context, handlers: Mapping[str, Handler]) -> None:
+        self._context = context
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        request = Request(scope, receive)
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
         try:
-            identity = await context.keys.identify(request)
-            return await handler(request, context, identity)
+            identity = await self._context.keys.identify(request)
+            response = await self._handlers[method](request, self._context, identity)
         except Exception as error:
-            return problem_of(error).response()
-
-    return endpoint
+            response = problem_of(error).response()
+        await response(scope, receive, send)
 
 
 def problem_of(error: Exception) -> Problem:
@@ -73,8 +78,6 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, Invalid):
-        from gateway.api.problems import unprocessable
-
         return unprocessable(error.problems)
     if isinstance(error, OutcomeUnknown):
         return Problem(

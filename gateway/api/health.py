@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -11,11 +10,10 @@ from starlette.responses import Response
 from gateway.api.context import Context
 from gateway.api.problems import Problem
 from gateway.api.reading import answer
+from gateway.clock import show, to_ms
 from gateway.errors import StoreUnavailable
 from gateway.store import feed
-
-ORDER = ("PRIMARY", "SECONDARY", "TERTIARY")
-
+from gateway.store.keys import Identity
 
 async def alive(request: Request) -> Response:
     """The process answers."""
@@ -36,6 +34,7 @@ def ready(context: Context) -> Any:
     return endpoint
 
 
-def now_text() -> str:
-    """The time of an answer."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+async def messaging(request: Request, context: Context, identity: Identity) -> Response:
+    """How the providers are; always 200."""
+    now = show(to_ms(context.clock.now())) or ""
+    return answer(context.watch.report(context.chains, now))

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.api.auth import header
 from gateway.api.context import Context
 from gateway.api.problems import Problem, not_found, unprocessable
 from gateway.api.reading import (
@@ -48,15 +49,15 @@ async def json_body(request: Request, context: Context) -> Any:
     """The JSON that a request carries."""
     bounds = context.bounds
     body = await body_of(request, bounds.request_bytes, bounds.request_time)
-    return json_of(body, request.headers.get("content-type", ""))
+    return json_of(body, header(request, b"content-type"))
 
 
 def idempotency_key(
     request: Request, context: Context, route: str, value: Any
 ) -> IdempotencyKey | None:
     """The caller's `Idempotency-Key`, if there is one."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
+    key = header(request, b"idempotency-key")
+    if not key:
         return None
     if not 1 <= len(key) <= 255 or not key.isprintable():
         raise unprocessable([("Idempotency-Key", "must have 1 to 255 printable characters")])

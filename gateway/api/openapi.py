@@ -134,6 +134,27 @@ def _list(name: str) -> dict[str, Any]:
     return _object({"items": {"type": "array", "items": _ref(name)}, "next_cursor": MAYBE})
 
 
+PROVIDER_HEALTH = _object(
+    {
+        "name": TEXT,
+        "priority": {"type": "string", "enum": ["PRIMARY", "SECONDARY", "TERTIARY", "FALLBACK"]},
+        "circuit_breaker": {"type": "string", "enum": ["closed", "open", "half_open"]},
+        "is_healthy": {"type": "boolean"},
+        "failure_count": {"type": "integer"},
+        "last_error": MAYBE,
+    }
+)
+_PROVIDERS = {"type": "array", "items": _ref("ProviderHealth")}
+MESSAGING_HEALTH = _object(
+    {
+        "timestamp": TEXT,
+        "sms_providers": _PROVIDERS,
+        "whatsapp_providers": _PROVIDERS,
+        "email_providers": _PROVIDERS,
+        "overall_status": {"type": "string", "enum": ["healthy", "degraded", "unhealthy"]},
+        "active_providers": _object({"sms": MAYBE, "whatsapp": MAYBE, "email": MAYBE}),
+    }
+)
 SCHEMAS: dict[str, Any] = {
     "Message": MESSAGE,
     "Attempt": ATTEMPT,
@@ -147,6 +168,8 @@ SCHEMAS: dict[str, Any] = {
     "MessageList": _list("Message"),
     "ConversationList": _list("Conversation"),
     "Problem": PROBLEM,
+    "ProviderHealth": PROVIDER_HEALTH,
+    "MessagingHealth": MESSAGING_HEALTH,
 }
 PARAMETERS: dict[str, Any] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},

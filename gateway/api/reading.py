@@ -13,6 +13,7 @@ from pydantic_core import from_json, to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from gateway.api.auth import header
 from gateway.api.problems import Problem, unprocessable
 
 M = TypeVar("M", bound=BaseModel)
@@ -28,14 +29,18 @@ async def body_of(request: Request, most: int, timeout: float) -> bytes:
     Raises:
         Problem: 413 for too many, 408 for too slow.
     """
-    length = request.headers.get("content-length", "")
+    length = header(request, b"content-length")
     if length.isascii() and length.isdigit() and int(length) > most:
         raise Problem(413, f"At most {most} bytes.", headers={"connection": "close"})
     chunks: list[bytes] = []
-    size = 0
+    size, more = 0, True
     try:
         async with asyncio.timeout(timeout):
-            async for chunk in request.stream():
+            while more:
+                part = await request.receive()
+                if part["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk, more = part.get("body", b""), part.get("more_body", False)
                 size += len(chunk)
                 if size > most:
                     raise Problem(413, f"At most {most} bytes.", headers={"connection": "close"})

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 from starlette.routing import BaseRoute, Route
 
-from gateway.api import conversations, events, media, messages
-from gateway.api.context import Context, Handler, guarded
+from gateway.api import conversations, events, health, media, messages
+from gateway.api.context import Context, Guarded, Handler
 from gateway.api.schemas import NewMessage, Reply
 
 
@@ -155,12 +155,20 @@ OPERATIONS: Sequence[Operation] = (
         errors=(404, 410),
         tag="Media",
     ),
+    Operation(
+        method="GET",
+        path="/health/messaging",
+        handler=health.messaging,
+        summary="How the providers are",
+        answer="MessagingHealth",
+        tag="Health",
+    ),
 )
 
 
 def routes(context: Context) -> list[BaseRoute]:
-    """The API's routes; one per path and method."""
-    return [
-        Route(o.path, guarded(context, o.handler), methods=[o.method], name=f"{o.method} {o.path}")
-        for o in OPERATIONS
-    ]
+    """The API's routes; one per path, so that a 405 names every method."""
+    paths: dict[str, dict[str, Handler]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = operation.handler
+    return [Route(path, Guarded(context, by), methods=list(by)) for path, by in paths.items()]

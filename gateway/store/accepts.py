@@ -106,7 +106,10 @@ def _write(tx: Tx, items: Sequence[NewMessage]) -> None:
         _complete(tx, item)
     _claim_keys(tx, items)
     rows = sorted((item.row for item in items), key=lambda row: str(row["id"]))
-    insert(tx, messages, rows, "ON CONFLICT DO NOTHING")
+    made = insert(tx, messages, rows, "ON CONFLICT DO NOTHING RETURNING id")
+    if len(made) < len(rows):  # a commit that was thought to be lost came through after all
+        there = {row.id for row in made}
+        rows = [row for row in rows if row["id"] in there]
     insert(tx, queue, [_entry(row, tx.now) for row in rows], "ON CONFLICT DO NOTHING")
     conversations.touch_outbound(tx, [(r["tenant_id"], r["conversation_id"]) for r in rows])
     for row in rows:

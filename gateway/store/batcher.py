@@ -21,7 +21,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.errors import OutcomeUnknown, StoreUnavailable
-from gateway.store.database import Again, Database, Tx
+from gateway.store.database import Again, Database, Tx, finish
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -68,8 +68,8 @@ def settle_errors(error: BaseException) -> str:
         code = str(getattr(error.orig, "sqlstate", "") or "")
         if code in ("40001", "40P01"):
             return "again"
-        if isinstance(error, (IntegrityError, DataError)):
-            return "item"
+        if isinstance(error, (IntegrityError, DataError)) or code.startswith("54"):
+            return "item"  # 54: more than the database can take, such as a key of 3,000 bytes
         if error.connection_invalidated or isinstance(error, OperationalError):
             return "away"
     return "item"
@@ -154,6 +154,7 @@ class Batcher:
     def _work(self) -> None:
         while (turn := self._next()) is not None:
             operation, batch = turn
+            results: Sequence[Any]
             try:
                 results, topics = self.write(operation, [w.item for w in batch])
             except Exception as error:
@@ -234,7 +235,7 @@ class Batcher:
             try:
                 tx = self.database.begun(connection)
                 results = operation.run(tx, items)
-                tx.finish()
+                finish(tx)
             except BaseException:
                 transaction.rollback()
                 raise
@@ -276,11 +277,11 @@ class Batcher:
         topics: set[str] = set()
         for item in items:
             try:
-                result, said = self.write(operation, [item])
+                done = self.write(operation, [item])
+                results.extend(done[0])
+                topics |= done[1]
             except (StoreUnavailable, OutcomeUnknown) as error:
-                result, said = [error], set()
-            results.extend(result)
-            topics |= said
+                results.append(error)
         return results, topics
 
 

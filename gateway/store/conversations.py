@@ -50,7 +50,7 @@ def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
         row = next((known[key] for key in want.keys() if key in known), None)
         if row is None:
             row = _new(tx, want)
-            missing[tuple(row[c] for c in IDENTITY)] = row  # type: ignore[index]
+            missing[tuple(row[c] for c in IDENTITY)] = row
             known.update({key: row for key in want.keys()})
             want.created = True
         want.found = row
@@ -68,7 +68,7 @@ def _known(tx: Tx, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
     found: dict[Key, dict[str, Any]] = {}
     for row in rows:
         values = dict(row._mapping)
-        found[tuple(values[c] for c in IDENTITY)] = values  # type: ignore[index]
+        found[tuple(values[c] for c in IDENTITY)] = values
     rest = [key for key in keys if key not in found]
     if not rest:
         return found

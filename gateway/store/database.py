@@ -6,20 +6,19 @@ code path. A transaction collects what it has to say in the feed and says it las
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
-from sqlalchemy.engine import CursorResult, Row
 from sqlalchemy.pool import QueuePool
 
 from gateway.store import tables
+from gateway.store.tx import Tx as Tx
+from gateway.store.tx import Values
 
 FEED_LOCK = 0x6D736777  # PostgreSQL's advisory lock around the feed's numbers
 MIGRATION_LOCK = FEED_LOCK + 1
@@ -27,68 +26,8 @@ CHANNEL = "gateway"  # of LISTEN and NOTIFY
 TIMEOUT = 5  # seconds, of everything that waits for the database
 LARGEST = 256  # rows in one statement; within the parameter limits of both databases
 
-Values = Mapping[str, Any]
-
-
 class Again(Exception):
     """Another process was quicker; the whole batch is to be repeated and will see it."""
-
-
-@dataclass
-class Tx:
-    """One open transaction. `now` is the database's clock, in milliseconds."""
-
-    connection: Connection
-    dialect: str
-    now: int
-    _events: list[Values] = field(default_factory=list)
-    topics: set[str] = field(default_factory=set)
-
-    @property
-    def postgres(self) -> bool:
-        """Whether this is PostgreSQL, which needs rows and the feed to be locked."""
-        return self.dialect == "postgresql"
-
-    def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any]:
-        """Runs a Core statement."""
-        return self.connection.execute(statement, parameters)
-
-    def run(self, sql: str, values: Sequence[Any] = ()) -> CursorResult[Any]:
-        """Runs a statement written with `?` marks."""
-        if self.postgres:
-            sql = sql.replace("?", "%s")
-        return self.connection.exec_driver_sql(sql, tuple(values))
-
-    def emit(
-        self,
-        tenant_id: str,
-        kind: str,
-        *,
-        message_id: str | None = None,
-        conversation_id: str | None = None,
-        change: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Adds an event to the feed; it is numbered when the transaction ends."""
-        self._events.append(
-            {
-                "tenant_id": tenant_id,
-                "type": kind,
-                "message_id": message_id,
-                "conversation_id": conversation_id,
-                "change": json.dumps(change, separators=(",", ":")) if change else None,
-                "created_at": self.now,
-            }
-        )
-
-    def finish(self) -> None:
-        """Numbers the events, in commit order, and wakes those who wait for them."""
-        if self._events:
-            if self.postgres:
-                self.run("SELECT pg_advisory_xact_lock(?)", (FEED_LOCK,))
-            insert(self, tables.events, self._events)
-            self.topics.add("events")
-        if self.postgres and self.topics:
-            self.run("SELECT pg_notify(?, ?)", (CHANNEL, ",".join(sorted(self.topics))))
 
 
 class Database:
@@ -100,7 +39,7 @@ class Database:
         if self.dialect not in ("sqlite", "postgresql"):
             raise ValueError("DATABASE_URL must be a SQLite or a PostgreSQL URL")
         self._writer = self._engine(2)
-        self._reader = self._engine(readers) if self.sqlite else self._writer
+        self._reader = self._engine(readers, isolation_level="REPEATABLE READ")
         if self.sqlite:
             event.listen(self._writer, "begin", _begin_immediate)
             event.listen(self._reader, "begin", _begin)
@@ -115,10 +54,11 @@ class Database:
         """Where an embedded database lies."""
         return Path(self.url.database) if self.sqlite and self.url.database else None
 
-    def _engine(self, size: int) -> Engine:
+    def _engine(self, size: int, **postgres: Any) -> Engine:
         if self.sqlite:
             engine = create_engine(
                 self.url,
+                hide_parameters=True,  # bodies and addresses do not belong into errors
                 poolclass=QueuePool,
                 pool_size=size,
                 pool_timeout=TIMEOUT,
@@ -132,26 +72,28 @@ class Database:
             return engine
         return create_engine(
             self.url,
+            hide_parameters=True,
             pool_size=size + 4,
             max_overflow=4,
             pool_timeout=TIMEOUT,
             pool_pre_ping=True,
             connect_args=postgres_arguments(),
+            **postgres,
         )
 
     @contextmanager
     def write(self) -> Iterator[Tx]:
         """A transaction that writes: committed at the end, undone by an exception."""
         with self._writer.connect() as connection, connection.begin():
-            tx = Tx(connection, self.dialect, self._now(connection))
+            tx = self._tx(connection)
             yield tx
-            tx.finish()
+            finish(tx)
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
-        """A transaction that only reads, on its own snapshot where the database has them."""
+        """A transaction that only reads; all its statements see the same moment."""
         with self._reader.connect() as connection, connection.begin():
-            yield Tx(connection, self.dialect, self._now(connection))
+            yield self._tx(connection)
 
     def connect(self) -> Connection:
         """A bare writing connection, for the group commit."""
@@ -159,10 +101,12 @@ class Database:
 
     def begun(self, connection: Connection) -> Tx:
         """The transaction that was begun on a bare connection."""
-        return Tx(connection, self.dialect, self._now(connection))
+        return self._tx(connection)
 
-    def _now(self, connection: Connection) -> int:
-        return int(connection.exec_driver_sql(NOW[self.dialect]).scalar_one())
+    def _tx(self, connection: Connection) -> Tx:
+        tx = Tx(connection, self.dialect, 0)
+        tx.now = int(tx.run(NOW[self.dialect]).scalar())
+        return tx
 
     def forget(self) -> None:
         """Drops pooled connections, after the database was away."""
@@ -225,6 +169,17 @@ def describe(url: str) -> str:
     return make_url(url).render_as_string(hide_password=True)
 
 
+def finish(tx: Tx) -> None:
+    """Numbers a transaction's events, in commit order, and wakes those who wait for them."""
+    if tx.events:
+        if tx.postgres:
+            tx.run("SELECT pg_advisory_xact_lock(?)", (FEED_LOCK,))
+        insert(tx, tables.events, tx.events)
+        tx.topics.add("events")
+    if tx.postgres and tx.topics:
+        tx.run("SELECT pg_notify(?, ?)", (CHANNEL, ",".join(sorted(tx.topics))))
+
+
 # Statements over many rows. The text is made once for each number of rows that is a power of
 # two, so both databases keep it prepared; one statement releases the interpreter once, where a
 # statement per row would wait for it again each time.
@@ -250,14 +205,14 @@ def _marks(columns: int, rows: int) -> str:
     return ", ".join([one] * rows)
 
 
-def insert(tx: Tx, table: Table, rows: Sequence[Values], conflict: str = "") -> list[Row[Any]]:
+def insert(tx: Tx, table: Table, rows: Sequence[Values], conflict: str = "") -> list[Any]:
     """Inserts rows that all have the same keys. `conflict` is an ON CONFLICT clause, which may
     end in RETURNING: then what it returns is the result."""
     if not rows:
         return []
     columns = tuple(rows[0])
     head = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES "
-    found: list[Row[Any]] = []
+    found: list[Any] = []
     for piece in _pieces(rows):
         values = [row[column] for row in piece for column in columns]
         result = tx.run(f"{head}{_marks(len(columns), len(piece))} {conflict}", values)
@@ -311,11 +266,11 @@ def select(
     columns: Sequence[str],
     *,
     lock: bool = False,
-) -> list[Row[Any]]:
+) -> list[Any]:
     """The rows whose keys are among `wanted`, in the order of the keys. `lock` keeps them from
     other processes until the transaction ends."""
     unique = sorted(set(wanted))
-    found: list[Row[Any]] = []
+    found: list[Any] = []
     names = ", ".join(f"t.{column}" for column in columns)
     match = " AND ".join(f"t.{key} = w.{key}" for key in keys)
     order = ", ".join(f"t.{key}" for key in keys)

@@ -20,6 +20,7 @@ from gateway.store.ledger import Ledger, MessageKey, Thread
 from gateway.store.tables import attempts
 
 CLAIMS = 3  # without an attempt, then a message is put aside
+RESENDS = 3  # attempts, after which one more without an answer is not repeated, whatever the policy
 SWEEP = 500  # rows looked at in one go
 
 
@@ -49,8 +50,7 @@ class Due:
 
 
 CLAIM_SQL = """
-UPDATE queue SET lease_token = ?, lease_until = ?, claims = claims + 1
-WHERE (tenant_id, message_id) IN (
+WITH free (owner, one) AS MATERIALIZED (
   SELECT q.tenant_id, q.message_id FROM queue AS q
   WHERE q.lease_until = 0 AND q.quarantined = 0 AND q.due_at <= ?
     AND NOT EXISTS (
@@ -59,8 +59,10 @@ WHERE (tenant_id, message_id) IN (
         AND e.lane = q.lane AND e.message_id < q.message_id AND e.quarantined = 0
         AND (e.lease_until > 0 OR e.attempts > 0 OR e.due_at <= ?))
   ORDER BY q.lane, q.due_at, q.message_id LIMIT ? {skip})
+UPDATE queue SET lease_token = ?, lease_until = ?, claims = claims + 1
+FROM free WHERE tenant_id = free.owner AND message_id = free.one
 RETURNING tenant_id, message_id, attempts
-"""
+"""  # materialised, since PostgreSQL may run a subquery with SKIP LOCKED more than once
 CLAIMED_COLUMNS = (
     "tenant_id",
     "id",
@@ -92,7 +94,7 @@ def _claim(tx: Tx, item: Claim) -> list[Due]:
 
     skip = "FOR UPDATE OF q SKIP LOCKED" if tx.postgres else ""
     rows = tx.run(
-        CLAIM_SQL.format(skip=skip), (item.token, tx.now + item.lease, tx.now, tx.now, item.limit)
+        CLAIM_SQL.format(skip=skip), (tx.now, tx.now, item.limit, item.token, tx.now + item.lease)
     ).fetchall()
     made = {(row.tenant_id, row.message_id): int(row.attempts) for row in rows}
     found = select(tx, messages, ("tenant_id", "id"), list(made), CLAIMED_COLUMNS)
@@ -100,6 +102,12 @@ def _claim(tx: Tx, item: Claim) -> list[Due]:
         Due(row.tenant_id, row.id, item.token, made[(row.tenant_id, row.id)], dict(row._mapping))
         for row in found
     ]
+
+
+def leased(tx: Tx, items: Sequence[Claim]) -> bool:
+    """Whether a batch of claims was committed, and found something."""
+    sql = "SELECT 1 FROM queue WHERE lease_until > 0 AND lease_token = ? LIMIT 1"
+    return any(tx.run(sql, (item.token,)).fetchone() for item in items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,8 @@ def _begin(tx: Tx, thread: Thread | None, item: Attempt) -> bool:
         return False
     if entry["lease_until"] <= tx.now:
         return False
+    if thread.attempt(item.id) is not None:
+        return True  # a commit that was thought to be lost came through after all
     if thread.message["expires_at"] <= tx.now:
         expire(thread)
         return False
@@ -142,7 +152,7 @@ def _begin(tx: Tx, thread: Thread | None, item: Attempt) -> bool:
 def expire(thread: Thread) -> None:
     """Ends a message whose time is over."""
     thread.dequeue()
-    thread.change(end=Status.EXPIRED.value)
+    thread.change(ended_as=Status.EXPIRED.value)
     if not thread.attempts:
         thread.change(error_code="expired", error_message="its time was over before it was sent")
     thread.note()
@@ -238,7 +248,7 @@ def _take(
         currency=receipt.cost.currency if receipt.cost else None,
         sender=receipt.sender,
     )
-    if thread.newest is attempt:
+    if thread.newest is attempt or thread.taken:
         thread.dequeue()
     thread.note()
 
@@ -246,6 +256,8 @@ def _take(
 def _refuse(tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome) -> None:
     error = item.error
     assert error is not None
+    if attempt["rank"] >= RANKS[Status.ACCEPTED]:
+        return  # the vendor itself has spoken, in a callback
     status = Status.FAILED if error.sent_nothing else Status.UNKNOWN
     thread.evidence(
         attempt,
@@ -257,16 +269,15 @@ def _refuse(tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome) -> N
     )
     mine = thread.entry is not None and thread.entry["lease_token"] == item.attempt.due.token
     orphan = thread.entry is None and thread.newest is attempt
-    still = RANKS[Status(attempt["status"])] <= RANKS[Status.FAILED]
-    if (mine or orphan) and still and thread.newest is attempt:
+    if (mine or orphan) and thread.newest is attempt:
         _next(tx, thread, item)
     thread.note()
 
 
 def _next(tx: Tx, thread: Thread, item: Outcome) -> None:
     made = len(thread.attempts)
-    ends = isinstance(item.error, Rejected) or thread.message["end"] is not None
-    if item.retry_in is None or ends:
+    ends = isinstance(item.error, Rejected) or thread.message["ended_as"] is not None
+    if item.retry_in is None or ends or thread.taken:
         thread.dequeue()
         return
     due = tx.now + item.retry_in
@@ -274,13 +285,6 @@ def _next(tx: Tx, thread: Thread, item: Outcome) -> None:
         thread.dequeue()
         return
     thread.requeue(due, attempts=made)
-
-
-def settled(tx: Tx, items: Sequence[Outcome]) -> bool:
-    """Whether a batch of outcomes was committed: its attempts stand no longer where T2 put them."""
-    ids = [(item.attempt.id,) for item in items]
-    rows = select(tx, attempts, ("id",), ids, ("status",))
-    return bool(rows) and all(row.status != Status.SENDING for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +326,7 @@ def _sweep(tx: Tx, item: Sweep) -> int:
     for key in silent:
         _give_up(tx, ledger.threads[key], item.receipt_timeout)
     ledger.write()
+    receipts.apply_missed(tx)
     return len(ledger.threads)
 
 
@@ -347,8 +352,9 @@ def _release(tx: Tx, thread: Thread, *, everything: bool) -> None:
                 error_code="interrupted",
                 error_message="the sending process ended before the vendor's answer was stored",
             )
-        resend = thread.message["on_unknown"] == OnUnknown.RESEND
-        if resend and newest["status"] == Status.UNKNOWN:
+        again = thread.message["on_unknown"] == OnUnknown.RESEND
+        again = again and len(thread.attempts) < RESENDS and not thread.taken
+        if again and newest["status"] == Status.UNKNOWN:
             thread.requeue(tx.now, attempts=len(thread.attempts))
         else:
             thread.dequeue()
@@ -376,14 +382,15 @@ def _give_up(tx: Tx, thread: Thread, timeout: int) -> None:
                 error_code="outcome_unknown",
                 error_message="no evidence came within RECEIPT_TIMEOUT",
             )
+            attempt["rank"] = RANKS[Status.UNKNOWN]  # nobody said so: any evidence weighs more
     thread.note()
 
 
-def _always(tx: Tx, items: Sequence[Any]) -> bool:
-    return False  # repeating it is harmless: what is done is not found again
+def _repeatable(tx: Tx, items: Sequence[Any]) -> bool:
+    return False  # repeating it is harmless: what is done is not done again
 
 
-CLAIM: Operation[Claim, list[Due]] = Operation("claim", 30, claim, _always)
+CLAIM: Operation[Claim, list[Due]] = Operation("claim", 30, claim, leased)
 BEGIN: Operation[Attempt, bool] = Operation("begin", 25, begin, begun)
-SETTLE: Operation[Outcome, None] = Operation("settle", 20, settle, settled)
-SWEEPING: Operation[Sweep, int] = Operation("sweep", 50, sweep, _always)
+SETTLE: Operation[Outcome, None] = Operation("settle", 20, settle, _repeatable)
+SWEEPING: Operation[Sweep, int] = Operation("sweep", 50, sweep, _repeatable)

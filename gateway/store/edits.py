@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from gateway.domain import Direction, Status
 from gateway.store.batcher import Operation
-from gateway.store.database import Tx
+from gateway.store.database import Tx, select
 from gateway.store.ledger import Ledger
 from gateway.store.tables import messages
-from gateway.store.database import select
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +21,18 @@ class Named:
 
 
 def cancel(tx: Tx, items: Sequence[Named]) -> Sequence[bool | Exception]:
-    """Cancels messages that nobody has claimed yet, nor a vendor may have. False: too late."""
+    """Cancels messages that nobody has claimed yet, nor a vendor may have. True for those that
+    are canceled already; False: too late."""
     ledger = Ledger(tx, [(item.tenant_id, item.id) for item in items])
     results = []
     for item in items:
         thread = ledger.get((item.tenant_id, item.id))
         entry = thread.entry if thread else None
-        if thread is None or entry is None or entry["lease_until"]:
-            results.append(False)
-            continue
-        thread.dequeue()
-        thread.change(end=Status.CANCELED.value)
-        thread.note()
-        results.append(thread.message["status"] == Status.CANCELED)
+        if thread is not None and entry is not None and not entry["lease_until"]:
+            thread.dequeue()
+            thread.change(ended_as=Status.CANCELED.value)
+            thread.note()
+        results.append(thread is not None and thread.message["status"] == Status.CANCELED)
     ledger.write()
     return results
 

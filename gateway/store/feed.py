@@ -31,7 +31,7 @@ class Frame:
 def after(tx: Tx, cursor: int, tenant_id: str | None = None, limit: int = PAGE) -> list[Frame]:
     """The events after a number, in order; of one tenant, or of all."""
     only = "" if tenant_id is None else "AND tenant_id = ? "
-    values = (cursor, limit) if tenant_id is None else (cursor, tenant_id, limit)
+    values: list[Any] = [cursor, limit] if tenant_id is None else [cursor, tenant_id, limit]
     rows = tx.run(
         "SELECT id, tenant_id, type, message_id, conversation_id, change, created_at "
         f"FROM events WHERE id > ? {only}ORDER BY id LIMIT ?",
@@ -45,17 +45,18 @@ def after(tx: Tx, cursor: int, tenant_id: str | None = None, limit: int = PAGE) 
 def _messages(tx: Tx, rows: list[Any]) -> dict[Any, Any]:
     keys = [(r.tenant_id, r.message_id) for r in rows]
     found = select(tx, messages, ("tenant_id", "id"), keys, MESSAGE_COLUMNS)
-    return {(r.tenant_id, r.id): message_view(r._mapping) for r in found}
+    return {(r.tenant_id, r.id): message_view(dict(r._mapping)) for r in found}
 
 
 def _conversations(tx: Tx, rows: list[Any]) -> dict[Any, Any]:
     keys = [(r.tenant_id, r.conversation_id) for r in rows]
     found = select(tx, conversations, ("tenant_id", "id"), keys, CONVERSATION_COLUMNS)
-    return {(r.tenant_id, r.id): conversation_view(r._mapping) for r in found}
+    return {(r.tenant_id, r.id): conversation_view(dict(r._mapping)) for r in found}
 
 
 def _frame(row: Any, said: dict[Any, Any], about: dict[Any, Any]) -> Frame:
-    change = json.loads(row.change) if row.change else {}
+    change: dict[str, Any] = json.loads(row.change) if row.change else {}
+    data: dict[str, Any]
     if row.message_id:
         body = said.get((row.tenant_id, row.message_id), {"id": row.message_id})
         data = {"message": {**body, **change}}
@@ -70,11 +71,11 @@ def _frame(row: Any, said: dict[Any, Any], about: dict[Any, Any]) -> Frame:
 
 def bounds(tx: Tx) -> tuple[int, int]:
     """The numbers of the oldest event that is kept and of the newest; (1, 0) for none at all."""
-    row = tx.run("SELECT MIN(id), MAX(id) FROM events").fetchone()
+    row: Any = tx.run("SELECT (SELECT MIN(id) FROM events), (SELECT MAX(id) FROM events)").fetchone()
     if row is not None and row[1] is not None:
         return int(row[0]), int(row[1])
     if tx.postgres:
-        last = tx.run("SELECT last_value, is_called FROM events_id_seq").fetchone()
+        last: Any = tx.run("SELECT last_value, is_called FROM events_id_seq").fetchone()
         newest = int(last[0]) if last is not None and last[1] else 0
     else:
         last = tx.run("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()

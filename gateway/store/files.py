@@ -40,11 +40,13 @@ def want(tx: Tx, items: Sequence[Wanted]) -> Sequence[list[dict[str, Any]] | Exc
 def _want(tx: Tx, item: Wanted) -> list[dict[str, Any]]:
     skip = "FOR UPDATE SKIP LOCKED" if tx.postgres else ""
     rows = tx.run(
-        "UPDATE media SET due_at = ?, tries = tries + 1 WHERE (tenant_id, id) IN ("
+        "WITH free (owner, one) AS MATERIALIZED ("
         "SELECT tenant_id, id FROM media WHERE state = 'pending' AND due_at <= ? "
         f"ORDER BY due_at LIMIT ? {skip}) "
+        "UPDATE media SET due_at = ?, tries = tries + 1 FROM free "
+        "WHERE tenant_id = free.owner AND id = free.one "
         "RETURNING tenant_id, id, message_id, connection, reference, declared_type, tries",
-        (tx.now + item.lease, tx.now, item.limit),
+        (tx.now, item.limit, tx.now + item.lease),
     )
     return [dict(row._mapping) for row in rows.fetchall()]
 

@@ -65,7 +65,7 @@ def all_of(tx: Tx, tenant_id: str) -> list[dict[str, Any]]:
     rows = tx.run(
         f"SELECT {COLUMNS} FROM api_keys WHERE tenant_id = ? ORDER BY created_at, id", (tenant_id,)
     )
-    return [{k: v for k, v in row._mapping.items() if k != "hash"} for row in rows]
+    return [{k: v for k, v in row._mapping.items() if k != "hash"} for row in rows.fetchall()]
 
 
 def any_ever(tx: Tx) -> bool:

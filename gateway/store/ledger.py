@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.domain import LANES, Priority, Status
-from gateway.status import RANKS, AttemptState, Plan, moves, status_of
+from gateway.status import RANKS, TAKEN, AttemptState, Plan, furthest, moves, status_of
 from gateway.store.database import Tx, insert, select, update
 from gateway.store.tables import attempts, messages, queue
 
@@ -24,7 +24,7 @@ MESSAGE_COLUMNS = (
     "id",
     "conversation_id",
     "status",
-    "end",
+    "ended_as",
     "from_address",
     "provider",
     "connection",
@@ -46,6 +46,16 @@ MESSAGE_COLUMNS = (
 )
 FIXED_IN_ATTEMPT = ("tenant_id", "message_id", "number", "started_at", "recipient", "lease_token")
 FIXED_IN_MESSAGE = ("conversation_id", "priority", "on_unknown", "send_at", "expires_at")
+SHOWN = (
+    "provider",
+    "connection",
+    "provider_message_id",
+    "sent_at",
+    "delivered_at",
+    "read_at",
+    "error_code",
+    "error_message",
+)
 TIMES = {Status.SENT: "sent_at", Status.DELIVERED: "delivered_at", Status.READ: "read_at"}
 
 MessageKey = tuple[str, str]
@@ -71,29 +81,44 @@ class Thread:
         """The latest attempt."""
         return self.attempts[-1] if self.attempts else None
 
+    @property
+    def taken(self) -> bool:
+        """Whether a vendor has the message: then no next attempt is made."""
+        return any(Status(a["status"]) in TAKEN for a in self.attempts)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the queue's entry is leased for the newest attempt."""
+        entry, newest = self.entry, self.newest
+        if entry is None or newest is None or not entry["lease_until"]:
+            return False
+        return bool(entry["lease_token"] == newest["lease_token"])
+
+    def _states(self) -> list[AttemptState]:
+        return [AttemptState(a["number"], Status(a["status"])) for a in self.attempts]
+
     def attempt(self, id_: str) -> Fields | None:
         """One attempt by its id."""
         return next((a for a in self.attempts if a["id"] == id_), None)
 
     def plan(self) -> Plan:
         """What is due, read from the queue."""
-        end = Status(self.message["end"]) if self.message["end"] else None
+        ended = self.message["ended_as"]
+        end = Status(ended) if ended else None
         entry = self.entry
         if entry is None:
             return Plan(end=end)
         if entry["quarantined"]:
             return Plan(waiting=Status.HELD)
-        newest = self.newest
-        if entry["lease_until"] and newest and newest["lease_token"] == entry["lease_token"]:
-            return Plan(end=end)  # its attempt is under way
+        if self.under_way:
+            return Plan(end=end)
         if not self.attempts and self.message["send_at"] and entry["due_at"] > self.tx.now:
             return Plan(waiting=Status.SCHEDULED)
         return Plan(waiting=Status.QUEUED)
 
     def note(self) -> None:
         """Brings the message's status up to date and says so in the feed."""
-        states = [AttemptState(a["number"], Status(a["status"])) for a in self.attempts]
-        status = status_of(states, self.plan())
+        status = status_of(self._states(), self.plan())
         if status == self.message["status"]:
             return
         self.change(status=status.value)
@@ -155,43 +180,38 @@ class Thread:
     def evidence(self, attempt: Fields, status: Status, at: int, **values: Any) -> bool:
         """Applies what is known of an attempt. Says whether it moved the attempt."""
         extra = {k: v for k, v in values.items() if v is not None and attempt.get(k) != v}
-        moved = moves(Status(attempt["status"]), status)
+        if status in TIMES and attempt[TIMES[status]] is None:
+            extra[TIMES[status]] = at
+        moved = moves(attempt["rank"], status)
         if not moved and not extra:
             return False
         if moved:
-            self._move(attempt, status, at, values)
-        else:  # old news, but perhaps with an id or a price that we lacked
+            self._move(attempt, status, values)
+        else:  # old news, but perhaps with an id, a time or a price that we lacked
             extra = {k: v for k, v in extra.items() if not k.startswith("error_")}
         attempt.update(extra)
         if attempt not in self.new_attempts:
             self.dirty_attempts.add(attempt["id"])
-        self._copy(attempt, moved)
+        self._copy()
         return moved
 
-    def _move(self, attempt: Fields, status: Status, at: int, values: Mapping[str, Any]) -> None:
+    def _move(self, attempt: Fields, status: Status, values: Mapping[str, Any]) -> None:
         attempt["status"], attempt["rank"] = status.value, RANKS[status]
         attempt.update({k: values.get(k) for k in attempt if k.startswith("error_")})
         if attempt["finished_at"] is None and status is not Status.SENDING:
             attempt["finished_at"] = self.tx.now
-        if status in TIMES and attempt[TIMES[status]] is None:
-            attempt[TIMES[status]] = at
 
-    def _copy(self, attempt: Fields, moved: bool) -> None:
-        """The message shows what its furthest, else its newest attempt knows."""
-        shown = max(self.attempts, key=lambda a: (a["rank"] >= 60, a["number"]))
-        if shown is not attempt:
-            return
-        names = ("provider", "connection", "provider_message_id", "sent_at", "delivered_at")
-        values: Fields = {name: attempt[name] for name in (*names, "read_at")}
+    def _copy(self) -> None:
+        """The message shows what the attempt knows that speaks for it."""
+        best = furthest(self._states())
+        shown = next(a for a in self.attempts if best is not None and a["number"] == best.number)
+        values: Fields = {name: shown[name] for name in SHOWN}
         for name in ("segments", "cost", "currency"):
-            if attempt[name] is not None:
-                values[name] = attempt[name]
-        if attempt["sender"] and "+" in attempt["sender"]:
-            values["from_address"] = self.message["from_address"] or attempt["sender"]
-        if moved:
-            values["error_code"] = attempt["error_code"]
-            values["error_message"] = attempt["error_message"]
-            values["error_provider"] = attempt["provider"] if attempt["error_code"] else None
+            if shown[name] is not None:
+                values[name] = shown[name]
+        if shown["sender"] and "+" in shown["sender"]:
+            values["from_address"] = self.message["from_address"] or shown["sender"]
+        values["error_provider"] = shown["provider"] if shown["error_code"] else None
         self.change(**values)
 
 
@@ -201,6 +221,7 @@ class Ledger:
     def __init__(self, tx: Tx, wanted: Sequence[MessageKey]) -> None:
         self.tx = tx
         self.threads: dict[MessageKey, Thread] = {}
+        self.owners: dict[tuple[str, str], str] = {}  # attempts, by connection and vendor's id
         for row in select(tx, messages, KEY, wanted, MESSAGE_COLUMNS, lock=True):
             self.threads[(row.tenant_id, row.id)] = Thread(tx, dict(row._mapping))
         keys = sorted(self.threads)

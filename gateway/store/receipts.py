@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.clock import new_id, to_ms
+from gateway.clock import first_id, new_id, to_ms
 from gateway.domain import Status, StatusUpdate
 from gateway.store.database import Tx, insert, select, update
 from gateway.store.ledger import Ledger, MessageKey, Thread
@@ -17,6 +17,8 @@ from gateway.store.tables import attempts, receipts
 
 COLUMNS = tuple(column.name for column in receipts.columns)
 LOCATION = ("tenant_id", "message_id", "id", "connection", "provider_message_id")
+
+MISSED = 600_000  # milliseconds
 
 Row = dict[str, Any]
 
@@ -67,7 +69,7 @@ def apply(tx: Tx, rows: Sequence[Row]) -> None:
         place = places[row["id"]]
         thread = ledger.get(place) if place else None
         if thread is not None:
-            _apply(tx, thread, row)
+            _apply(tx, ledger, thread, row)
     ledger.write()
     _verdicts(tx, [row for row in rows if row["verdict"] != "parked"])
 
@@ -84,8 +86,21 @@ def apply_parked(tx: Tx, ledger: Ledger, attempt_ids: Sequence[str]) -> None:
     rows = [dict(r._mapping) for r in select(tx, receipts, keys, list(by_id), COLUMNS)]
     waiting = [row for row in rows if row["verdict"] == "parked"]
     for row in sorted(waiting, key=lambda r: str(r["id"])):
-        _apply(tx, by_id[(row["connection"], row["provider_message_id"])], row)
+        _apply(tx, ledger, by_id[(row["connection"], row["provider_message_id"])], row)
     _verdicts(tx, [row for row in waiting if row["verdict"] != "parked"])
+
+
+def apply_missed(tx: Tx) -> None:
+    """Applies parked receipts whose attempt is known by now: when two processes stored the two
+    at the same moment, neither saw the other's."""
+    names = ", ".join(f"r.{name}" for name in COLUMNS)
+    found = tx.run(
+        f"SELECT {names} FROM receipts AS r JOIN attempts AS a "
+        "ON a.connection = r.connection AND a.provider_message_id = r.provider_message_id "
+        "WHERE r.verdict = 'parked' AND r.id > ? ORDER BY r.id LIMIT 500",
+        (first_id("rcp", tx.now - MISSED),),
+    ).fetchall()
+    apply(tx, [dict(row._mapping) for row in found])
 
 
 def _places(tx: Tx, rows: Sequence[Row]) -> dict[str, MessageKey | None]:
@@ -135,18 +150,16 @@ def contradicts(attempt: Mapping[str, Any], row: Mapping[str, Any]) -> str | Non
     return None
 
 
-def _apply(tx: Tx, thread: Thread, row: Row) -> None:
-    attempt = _find(thread, row)
-    if attempt is None or contradicts(attempt, row):
+def _apply(tx: Tx, ledger: Ledger, thread: Thread, row: Row) -> None:
+    attempt, id_ = _find(thread, row), row["provider_message_id"]
+    if attempt is None or contradicts(attempt, row) or not _binds(tx, ledger, attempt, id_):
         row["verdict"] = "foreign"
         return
     moved = thread.evidence(
         attempt,
         Status(row["status"]),
         row["occurred_at"] or row["received_at"],
-        provider_message_id=None
-        if attempt["provider_message_id"]
-        else _unclaimed(tx, attempt, row["provider_message_id"]),
+        provider_message_id=id_,
         segments=row["segments"],
         cost=row["cost"],
         currency=row["currency"],
@@ -157,28 +170,22 @@ def _apply(tx: Tx, thread: Thread, row: Row) -> None:
     )
     row["verdict"] = "applied" if moved else "kept"
     row["attempt_id"] = attempt["id"]
-    if thread.newest is attempt and attempt["status"] != Status.SENDING and not _retrying(thread):
+    ended = thread.newest is attempt and thread.under_way and attempt["status"] != Status.SENDING
+    if ended or thread.taken:  # a word about an older attempt leaves the next one be, else
         thread.dequeue()
     thread.note()
 
 
-def _retrying(thread: Thread) -> bool:
-    """Whether the queue entry is for a next attempt, which a late word about this one leaves be
-    unless the message has arrived."""
-    entry, newest = thread.entry, thread.newest
-    if entry is None or newest is None:
-        return False
-    arrived = newest["status"] in (Status.ACCEPTED, Status.SENT, Status.DELIVERED, Status.READ)
-    return not arrived and entry["lease_token"] != newest["lease_token"]
-
-
-def _unclaimed(tx: Tx, attempt: Mapping[str, Any], id_: str | None) -> str | None:
-    """A vendor's id, unless another attempt has it already."""
-    if id_ is None:
-        return None
-    keys = ("connection", "provider_message_id")
-    taken = select(tx, attempts, keys, [(attempt["connection"], id_)], ("id",))
-    return None if any(row.id != attempt["id"] for row in taken) else id_
+def _binds(tx: Tx, ledger: Ledger, attempt: Mapping[str, Any], id_: str | None) -> bool:
+    """Whether a vendor's id is this attempt's or nobody's: it binds to one attempt for ever."""
+    if id_ is None or id_ == attempt["provider_message_id"]:
+        return True
+    key = (attempt["connection"], id_)
+    if key not in ledger.owners:
+        keys = ("connection", "provider_message_id")
+        taken = select(tx, attempts, keys, [key], ("id",))
+        ledger.owners[key] = taken[0].id if taken else attempt["id"]
+    return bool(ledger.owners[key] == attempt["id"])
 
 
 def _verdicts(tx: Tx, rows: Sequence[Row]) -> None:

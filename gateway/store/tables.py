@@ -124,7 +124,7 @@ class MessageRow(Base, table=True):
     extra: str | None = _maybe_text()  # html, email, template: what only a provider reads
     media: str | None = _maybe_text()
     status: str = _text()
-    end: str | None = _maybe_text()  # how we ended it: rejected, canceled, expired
+    ended_as: str | None = _maybe_text()  # how we ended it: rejected, canceled, expired
     provider: str | None = _maybe_text()
     connection: str | None = _maybe_text()
     provider_message_id: str | None = _maybe_text()
@@ -306,7 +306,7 @@ class EventRow(Base, table=True):
     id: int | None = Field(
         default=None,
         primary_key=True,
-        sa_type=BigInteger().with_variant(Integer, "sqlite"),  # type: ignore[call-overload]
+        sa_type=BigInteger().with_variant(Integer, "sqlite"),
     )
     tenant_id: str = _text()
     type: str = _text()

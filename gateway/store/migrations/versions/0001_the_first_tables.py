@@ -152,7 +152,7 @@ def upgrade() -> None:
     sa.Column('extra', sa.Text(), nullable=True),
     sa.Column('media', sa.Text(), nullable=True),
     sa.Column('status', sa.Text(), nullable=False),
-    sa.Column('end', sa.Text(), nullable=True),
+    sa.Column('ended_as', sa.Text(), nullable=True),
     sa.Column('provider', sa.Text(), nullable=True),
     sa.Column('connection', sa.Text(), nullable=True),
     sa.Column('provider_message_id', sa.Text(), nullable=True),
