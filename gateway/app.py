@@ -316,7 +316,6 @@ def limits(settings: Settings) -> Limits:
 
 def asgi(gateway: Gateway) -> Starlette:
     """The whole HTTP application of a process."""
-
     from starlette.middleware import Middleware
 
     from gateway.api.access import Access
@@ -329,12 +328,14 @@ def asgi(gateway: Gateway) -> Starlette:
         finally:
             await gateway.stop()
 
-    return Starlette(
+    app = Starlette(
         routes=_routes(gateway),
         lifespan=lifespan,
         middleware=[Middleware(Access)],
         exception_handlers=_handlers(),
     )
+    app.router.redirect_slashes = False  # a redirected POST comes back as a GET without its form
+    return app
 
 
 def _routes(gateway: Gateway) -> list[BaseRoute]:
@@ -403,6 +404,10 @@ def _webhooks(gateway: Gateway) -> Any:
         if webhook is not None:
             hooks["sms"].append(webhook)
             hooks["whatsapp"].append(webhook)
+    for shared in ("sms", "whatsapp"):
+        vendors = [made.missing[e.name] for e in catalog.CATALOG if e.name in made.missing]
+        if not hooks[shared] and vendors:
+            missing[shared] = vendors[-1]  # the console stands first, and is nobody's vendor
     return Endpoint(
         hooks=hooks,
         missing=missing,

@@ -22,6 +22,13 @@ KEPT_HEADERS = frozenset(
     {"content-type", "content-length", "user-agent", "i-twilio-idempotency-token", "x-home-region"}
 )
 DEDUPE = ("connection", "dedupe_key")
+# A form's signature has no separators, so the same signed bytes can be cut into parameters in
+# other ways. One that cannot be read gives way to one that can.
+ONCE = (
+    "ON CONFLICT (connection, key) DO UPDATE SET body = excluded.body, state = excluded.state, "
+    "detail = excluded.detail WHERE inbox.state = 'malformed' AND excluded.state <> 'malformed' "
+    "RETURNING connection, key"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +82,9 @@ def _store_raw(tx: Tx, items: Sequence[Delivery]) -> list[Delivery]:
         if item.id is not None:
             first.setdefault((item.verified.connection, item.verified.key), item)
     rows = [_raw(tx, first[key]) for key in sorted(first)]
-    made = {row.id for row in insert(tx, inbox, rows, "ON CONFLICT DO NOTHING RETURNING id")}
-    return [item for item in items if item.id is None or item.id in made]
+    made = {(row.connection, row.key) for row in insert(tx, inbox, rows, ONCE)}
+    taken = {id(item) for key, item in first.items() if key in made}
+    return [item for item in items if item.id is None or id(item) in taken]
 
 
 def _raw(tx: Tx, item: Delivery) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""Golden requests of webhooks: raw bytes and headers in files, and the events they must become.
+
+A case is `cases/<name>/inbound/<case>.json` with `<case>.body` beside it; `_settings.json` holds
+the variables that the adapter is built from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from gateway.domain import Event, Verified, Webhook, WebhookRequest
+
+CASES = Path(__file__).parent / "cases"
+WHEN = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request, and `events`, `malformed` or `refused` as what must come of it."""
+
+    webhook: str
+    name: str
+    request: WebhookRequest
+    expect: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.webhook}-{self.name}"
+
+
+def settings_of(name: str) -> dict[str, str]:
+    """The variables that a webhook's cases are signed with."""
+    path = CASES / name / "inbound" / "_settings.json"
+    return dict(json.loads(path.read_text()))
+
+
+def cases_of(name: str) -> list[Case]:
+    """A webhook's golden cases."""
+    folder = CASES / name / "inbound"
+    return [_case(name, path) for path in sorted(folder.glob("[!_]*.json"))]
+
+
+def _case(name: str, path: Path) -> Case:
+    data = json.loads(path.read_text())
+    request = WebhookRequest(
+        method=data.get("method", "POST"),
+        url=data["url"],
+        headers=data["headers"],
+        body=path.with_suffix(".body").read_bytes(),
+        received_at=datetime.fromisoformat(data["received_at"]) if "received_at" in data else WHEN,
+    )
+    return Case(name, path.stem, request, data["expect"])
+
+
+def made(kind: type[Any], variables: Mapping[str, str], connection: str = "c1") -> Webhook:
+    """A webhook of a class, from variables."""
+    webhook = kind(kind.Settings.model_validate(variables), connection=connection)
+    assert isinstance(webhook, Webhook)
+    return webhook
+
+
+def described(event: Event) -> dict[str, Any]:
+    """An event as its case file has it: its class, and every fact that is not a default."""
+    facts = {
+        field.name: _plain(getattr(event, field.name))
+        for field in dataclasses.fields(event)
+        if getattr(event, field.name) not in (_default(field), None, (), {})
+    }
+    return {"event": type(event).__name__, **facts}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((f.name, _plain(getattr(value, f.name))) for f in dataclasses.fields(value))
+        return {name: plain for name, plain in pairs if plain is not None}
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (Decimal, datetime)):
+        return str(value)
+    return value
+
+
+async def events_of(webhook: Webhook, request: WebhookRequest) -> list[Event]:
+    """What a request becomes."""
+    return list(webhook.parse(await webhook.verify(request)))
+
+
+def changed(request: WebhookRequest, **changes: Any) -> WebhookRequest:
+    """The same request, with something else in it."""
+    return dataclasses.replace(request, **changes)
+
+
+def unproved(webhook: Webhook, request: WebhookRequest) -> Verified:
+    """A request given to `parse` as if it had been verified."""
+    return Verified(
+        webhook=webhook.name, connection="c1", request=request, key="0" * 64, verdict="none"
+    )

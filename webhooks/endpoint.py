@@ -1,0 +1,269 @@
+"""The webhooks' door: the only HTTP-aware module here.
+
+Reads a bounded body in bounded time, lets an adapter prove who sent it, and hands the proof on;
+what is not proved is answered 401 or 403, logged in one line, and nowhere stored. It never reads
+the body itself, and never logs one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from gateway.domain import Answer, Clock, Verified, Webhook, WebhookRequest
+from gateway.errors import (
+    CannotVerifyNow,
+    OutcomeUnknown,
+    SignatureInvalid,
+    StoreUnavailable,
+    clean,
+)
+
+log = logging.getLogger("gateway.webhooks")
+
+RETRY_AFTER = "5"
+TITLES = {
+    401: "The request is not signed",
+    403: "The signature does not hold",
+    404: "There is no such webhook",
+    405: "Webhooks are POST requests",
+    408: "The request took too long",
+    413: "The request is too large",
+    503: "Cannot be taken now",
+}
+CLOSE = (b"connection", b"close")
+
+
+class Refused(Exception):
+    """An answer other than the vendor's: a status, and what to tell and to log."""
+
+    def __init__(
+        self, status: int, verdict: str, *headers: tuple[bytes, bytes], kind: str = "about:blank"
+    ) -> None:
+        super().__init__(verdict)
+        self.status = status
+        self.verdict = verdict
+        self.headers = headers
+        self.kind = kind
+
+
+class Disconnected(Exception):
+    """The sender went away before it had sent everything."""
+
+
+@lru_cache(maxsize=8)
+def _split(origin: str) -> tuple[str, str]:
+    prefix = urlsplit(origin).path.rstrip("/")
+    return origin.rstrip("/").removesuffix(prefix), prefix
+
+
+def public_url(origin: str, raw_path: bytes, raw_query: bytes) -> str:
+    """The URL that the vendor was told to call: never from Host or forwarded headers.
+
+    Path and query stay as they came, byte for byte: a signature covers their spelling. A path in
+    the origin is put in front unless the request still has it.
+    """
+    base, prefix = _split(origin)
+    path = raw_path.decode("latin-1")
+    if prefix and path != prefix and not path.startswith(f"{prefix}/"):
+        path = prefix + path
+    query = f"?{raw_query.decode('latin-1')}" if raw_query else ""
+    return f"{base}{path}{query}"
+
+
+def folded(key: str) -> str:
+    """A route's key as it is looked up: `-` and `_` are alike in a name, not in a connection."""
+    name, slash, connection = key.partition("/")
+    return f"{name.lower().replace('-', '_')}{slash}{connection}"
+
+
+def _ignore(name: str, verdict: str) -> None:
+    """Nobody counts."""
+
+
+class Endpoint:
+    """Takes the webhooks of every vendor.
+
+    `hooks` maps a name, a family, a shared name such as `sms`, or `name/connection` to the
+    webhooks that may claim its requests. `missing` maps a name that is switched off to the
+    variable that it lacks. `receive` stores what was proved, and returns after the commit.
+    `on_verdict` hears the webhook's name and a word: `taken`, `unsigned`, `wrong_signature`,
+    `unclaimed`, `off`, `unknown`, `method`, `too_large`, `too_slow`, `unavailable`.
+    """
+
+    def __init__(
+        self,
+        *,
+        hooks: Mapping[str, Sequence[Webhook]],
+        missing: Mapping[str, str],
+        receive: Callable[[Webhook, Verified], Awaitable[None]],
+        origin: str,
+        max_bytes: int,
+        timeout: float,
+        clock: Clock,
+        on_verdict: Callable[[str, str], None] = _ignore,
+    ) -> None:
+        self._hooks = {folded(key): tuple(hooks[key]) for key in hooks if hooks[key]}
+        self._missing = {folded(name): variable for name, variable in missing.items()}
+        self._receive = receive
+        self._origin = origin
+        self._max_bytes = max_bytes
+        self._timeout = timeout
+        self._clock = clock
+        self._on_verdict = on_verdict
+
+    def routes(self) -> list[Route]:
+        """The routes, for a Starlette application; also under the public URL's own path, for a
+        proxy that leaves it on."""
+        prefix = _split(self._origin)[1]
+        paths = (
+            "/api/webhooks/{name}",
+            "/api/webhooks/{name}/{connection}",
+            "/api/sms/webhook/{name}",
+            "/api/sms/webhook/{name}/{connection}",
+        )
+        prefixes = ("", prefix) if prefix else ("",)
+        return [Route(before + path, self) for before in prefixes for path in paths]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        parameters = scope["path_params"]
+        connection = parameters.get("connection")
+        key = folded(parameters["name"] + (f"/{connection}" if connection else ""))
+        try:
+            hooks = self._known(key, scope["method"])
+            request = await self._read(scope, receive)
+            webhook = await self._take(key, hooks, request)
+        except Refused as refused:
+            self._on_verdict(key if key in self._hooks else "?", refused.verdict)
+            await _send(send, *_problem(refused))
+        except Disconnected:
+            return
+        else:
+            self._on_verdict(webhook.name, "taken")
+            await _send(send, *_spoken(webhook.answer))
+
+    def _known(self, key: str, method: str) -> tuple[Webhook, ...]:
+        hooks = self._hooks.get(key)
+        if hooks is None:
+            variable = self._missing.get(key)
+            if variable is None:
+                raise Refused(404, "unknown", CLOSE)
+            log.warning("webhook %s is off: %s is not set", key, variable)
+            raise Refused(403, "off", CLOSE)
+        if method != "POST":
+            raise Refused(405, "method", (b"allow", b"POST"), CLOSE)
+        return hooks
+
+    async def _read(self, scope: Scope, receive: Receive) -> WebhookRequest:
+        headers = _headers(scope["headers"])
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
+            raise Refused(413, "too_large", CLOSE)
+        try:
+            async with asyncio.timeout(self._timeout):
+                body = await _body(receive, self._max_bytes)
+        except TimeoutError:
+            raise Refused(408, "too_slow", CLOSE) from None
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        return WebhookRequest(
+            method=scope["method"],
+            url=public_url(self._origin, raw_path, scope["query_string"]),
+            headers=headers,
+            body=body,
+            received_at=self._clock.now(),
+        )
+
+    async def _take(self, key: str, hooks: tuple[Webhook, ...], request: WebhookRequest) -> Webhook:
+        webhook = self._claimant(key, hooks, request)
+        try:
+            verified = await webhook.verify(request)
+            await self._receive(webhook, verified)
+        except SignatureInvalid as error:
+            log.warning("webhook %s refused (%d): %s", key, error.http_status, error.detail)
+            verdict = "unsigned" if error.missing else "wrong_signature"
+            raise Refused(error.http_status, verdict) from None
+        except (CannotVerifyNow, StoreUnavailable, OutcomeUnknown) as error:
+            log.error("webhook %s cannot be taken now: %s", key, clean(str(error)))
+            kind = "outcome-unknown" if isinstance(error, OutcomeUnknown) else "about:blank"
+            later = (b"retry-after", RETRY_AFTER.encode())
+            raise Refused(503, "unavailable", later, kind=kind) from None
+        return webhook
+
+    def _claimant(self, key: str, hooks: tuple[Webhook, ...], request: WebhookRequest) -> Webhook:
+        """Whose request it is. Where only one vendor comes, it says itself what is missing."""
+        if len(hooks) == 1:
+            return hooks[0]
+        for webhook in hooks:
+            if webhook.claims(request.headers):
+                return webhook
+        off = ", ".join(f"{name} ({variable})" for name, variable in self._missing.items())
+        log.warning(
+            "webhook %s refused (401): no signature header of %s%s",
+            key,
+            " or ".join(webhook.name for webhook in hooks),
+            f"; off for want of a variable: {off}" if off else "",
+        )
+        raise Refused(401, "unclaimed")
+
+
+def _headers(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by lower-case name; repeated ones joined by a comma, as RFC 9110 has it."""
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
+
+
+async def _body(receive: Receive, limit: int) -> bytes:
+    """The whole body, by what arrives: a declared length can lie or be absent."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] != "http.request":
+            raise Disconnected
+        chunk = event.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise Refused(413, "too_large", CLOSE)
+        chunks.append(chunk)
+        if not event.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+Spoken = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+
+def _problem(refused: Refused) -> Spoken:
+    """RFC 9457, saying nothing that helps somebody who guesses."""
+    body = json.dumps(
+        {"type": refused.kind, "title": TITLES[refused.status], "status": refused.status}
+    ).encode()
+    headers = [(b"content-type", b"application/problem+json"), *refused.headers]
+    if refused.status == 401:
+        headers.append((b"www-authenticate", b"Signature"))
+    return refused.status, [*headers, (b"content-length", str(len(body)).encode())], body
+
+
+@lru_cache(maxsize=64)
+def _spoken(answer: Answer) -> Spoken:
+    headers = []
+    if answer.content_type is not None:
+        headers.append((b"content-type", answer.content_type.encode("latin-1")))
+    if answer.status != 204:
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+    return answer.status, headers, answer.body
+
+
+async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
