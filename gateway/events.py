@@ -35,6 +35,13 @@ class Reset:
     newest: int
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Where a follower stands before its first event, so that it can resume from there."""
+
+    cursor: int
+
+
 @dataclass(eq=False)
 class Hub:
     """Reads the feed as it grows and tells the followers."""
@@ -131,7 +138,7 @@ class Hub:
 
     async def follow(
         self, tenant_id: str, after: int | None, beat: float = 15.0
-    ) -> AsyncIterator[list[Frame] | Reset]:
+    ) -> AsyncIterator[list[Frame] | Reset | Opened]:
         """The events of a tenant after a number, or from now on, in lists; an empty list when
         nothing happened for `beat` seconds. Ends when the hub does.
 
@@ -150,6 +157,7 @@ class Hub:
             if cursor > newest or cursor < oldest - 1:
                 yield Reset(newest)
                 cursor = newest
+            yield Opened(cursor)
             self._wake.set()
             while cursor < self._floor and not self.closed:
                 frames, oldest, newest = await self.reader.call(_page, cursor, tenant_id)

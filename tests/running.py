@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ import requests
 import uvicorn
 
 from gateway.app import Gateway, asgi
+from gateway.commands.server import Protocol
 from gateway.settings import Environment
 
 KEY = "a-key-for-tests-of-at-least-32-characters"
@@ -82,6 +84,10 @@ class Client:
     url: str
     key: str | None = KEY
     session: requests.Session = field(default_factory=requests.Session)
+
+    def stranger(self) -> Client:
+        """The same, without a key."""
+        return replace(self, key=None)
 
     def call(self, method: str, path: str, **more: Any) -> requests.Response:
         """One request; `more` as `requests` takes it."""
@@ -160,7 +166,7 @@ class Stream:
     resets: list[dict[str, Any]] = field(default_factory=list)
     ended: bool = False
     status: int = 0
-    _response: requests.Response | None = None
+    _wire: socket.socket | None = None
 
     def types(self, message_id: str | None = None) -> list[str]:
         """The types seen, of one message or of all."""
@@ -171,41 +177,43 @@ class Stream:
         ]
 
     def close(self) -> None:
-        """Hangs up."""
-        if self._response is not None:
-            self._response.close()
+        """Hangs up, also while the reader waits."""
+        if self._wire is not None:
+            with suppress(OSError):
+                self._wire.shutdown(socket.SHUT_RDWR)
+
+    def read(self, client: Client, after: int | None, opened: threading.Event) -> None:
+        """Reads until somebody hangs up."""
+        address = client.url.removeprefix("http://")
+        connection = HTTPConnection(address, timeout=20)
+        query = "" if after is None else f"?after={after}"
+        try:
+            connection.request(
+                "GET", f"/api/events{query}", headers={"Authorization": f"Bearer {client.key}"}
+            )
+            self._wire = connection.sock
+            response = connection.getresponse()
+            self.status = response.status
+            while line := response.readline():
+                opened.set()
+                if line.startswith(b"data: "):
+                    self._note(json.loads(line[6:]))
+        except (OSError, HTTPException, ValueError):
+            pass  # the connection was cut, by the server or by the test
+        finally:
+            self.ended = True
+            opened.set()
+            connection.close()
+
+    def _note(self, event: dict[str, Any]) -> None:
+        (self.resets if event["type"] == "feed.reset" else self.events).append(event)
 
 
 @contextmanager
 def following(client: Client, after: int | None = None) -> Iterator[Stream]:
     """Follows the feed until the block ends."""
-    stream = Stream()
-    opened = threading.Event()
-    query = {} if after is None else {"after": str(after)}
-
-    def read() -> None:
-        try:
-            with requests.get(
-                client.url + "/api/events",
-                params=query,
-                headers={"Authorization": f"Bearer {client.key}"},
-                stream=True,
-                timeout=20,
-            ) as response:
-                stream._response, stream.status = response, response.status_code
-                for line in response.iter_lines():
-                    opened.set()
-                    if line.startswith(b"data: "):
-                        event = json.loads(line[6:])
-                        resets = event["type"] == "feed.reset"
-                        (stream.resets if resets else stream.events).append(event)
-        except (requests.RequestException, AttributeError, ValueError):
-            pass  # the connection was cut, by the server or by the test
-        finally:
-            stream.ended = True
-            opened.set()
-
-    thread = threading.Thread(target=read, daemon=True)
+    stream, opened = Stream(), threading.Event()
+    thread = threading.Thread(target=stream.read, args=(client, after, opened), daemon=True)
     thread.start()
     assert opened.wait(PATIENCE), "the stream did not open"
     try:
@@ -223,12 +231,19 @@ def in_thread(environment: Mapping[str, str], *, working: bool = True) -> Iterat
     port = listener.getsockname()[1]
     gateway = Gateway(environment=Environment({**environment, "PORT": str(port)}), working=working)
     config = uvicorn.Config(
-        asgi(gateway), log_config=None, access_log=False, timeout_graceful_shutdown=3, ws="none"
+        asgi(gateway),
+        http=Protocol,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=3,
+        ws="none",
     )
     server = uvicorn.Server(config)
     ended: queue.Queue[BaseException | None] = queue.Queue()
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
         await server.serve(sockets=[listener])
 
     def run() -> None:
@@ -241,10 +256,13 @@ def in_thread(environment: Mapping[str, str], *, working: bool = True) -> Iterat
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     eventually(lambda: server.started or not thread.is_alive(), "the server")
+    client = Client(f"http://127.0.0.1:{port}")
     try:
-        yield Client(f"http://127.0.0.1:{port}")
+        yield client
     finally:
-        gateway.hub.end_streams()
+        client.session.close()
+        if not loops[0].is_closed():
+            loops[0].call_soon_threadsafe(gateway.hub.end_streams)
         server.should_exit = True
         thread.join(20)
         listener.close()

@@ -98,7 +98,10 @@ class Callers:
             thread.join(20)
 
     def _send(self, number: int) -> None:
-        session = Client(self.client.url)
+        with requests.Session() as session:
+            self._sends(Client(self.client.url, session=session), number)
+
+    def _sends(self, session: Client, number: int) -> None:
         count = 0
         while not self.stopping.is_set():
             key, count = f"{number}-{count}", count + 1
@@ -119,7 +122,10 @@ class Callers:
             time.sleep(0.002)
 
     def _write(self, number: int) -> None:
-        session = Client(self.client.url)
+        with requests.Session() as session:
+            self._writes(Client(self.client.url, session=session), number)
+
+    def _writes(self, session: Client, number: int) -> None:
         count = 0
         while not self.stopping.is_set():
             count += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 
 from pydantic_core import to_json
@@ -18,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.context import Context
 from gateway.api.problems import Problem, unprocessable
-from gateway.events import Lagging, Reset
+from gateway.events import Lagging, Opened, Reset
 from gateway.store.feed import Frame
 from gateway.store.keys import Identity
 
@@ -26,6 +27,7 @@ log = logging.getLogger("gateway.events")
 
 BEAT = 15.0  # seconds between comments that keep proxies from closing the stream
 RECHECK = 30.0  # seconds between looks at the key
+BUFFER = 128 * 1024  # bytes of the kernel for one stream
 LARGEST = 2**63 - 1
 
 
@@ -84,6 +86,7 @@ class EventStream(Response):
         """Streams until something ends it."""
         open_, key = self.context.streams, self.identity.key_id
         open_[key] = open_.get(key, 0) + 1
+        _bound(scope)
         try:
             await send(
                 {
@@ -97,7 +100,8 @@ class EventStream(Response):
                 group.create_task(self._watch(receive, pump))
         except* (Lagging, TimeoutError):
             log.info("a slow reader of the feed was cut off; it can resume")
-            raise SlowReader from None
+            _cut_off(scope)
+            await asyncio.sleep(0.01)  # the server takes note that the connection has gone
         finally:
             open_[key] -= 1
             if not open_[key]:
@@ -133,18 +137,30 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        yield b"retry: 1000\n\n"
         follow = self.context.hub.follow(self.identity.tenant_id, self.after, BEAT)
         async with contextlib.aclosing(follow) as batches:  # type: ignore[type-var]
             async for batch in batches:
                 if isinstance(batch, Reset):
                     yield sse_reset(batch)
+                elif isinstance(batch, Opened):
+                    yield b"retry: 1000\nid: %d\n\n" % batch.cursor
                 else:
                     yield b"".join(map(sse, batch)) if batch else b": still here\n\n"
 
 
-class SlowReader(Exception):
-    """Ends a connection whose reader is too slow, without pretending that the stream is whole."""
+def _bound(scope: Scope) -> None:
+    """Keeps the kernel from buffering megabytes for a reader that does not read."""
+    transport = scope.get("gateway.transport")
+    wire = transport.get_extra_info("socket") if transport is not None else None
+    if wire is not None:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+
+
+def _cut_off(scope: Scope) -> None:
+    """Ends the connection at once; a server that cannot closes it when its buffer is empty."""
+    transport = scope.get("gateway.transport")
+    if transport is not None:
+        transport.abort()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -21,7 +21,7 @@ HEADERS = {
 }
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _file(name: str) -> bytes:
     return (FOLDER / name).read_bytes()
 

@@ -1,0 +1,195 @@
+"""`gateway inbox`: the raw webhooks that were verified, and another try at reading them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.commands import process
+from gateway.commands.terminal import Failure, facts, say, table, visible
+
+if TYPE_CHECKING:
+    from gateway.app import Adapters
+    from gateway.domain import Verified
+    from gateway.store.database import Database
+
+PAGE = 100
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look at the verified webhooks as they came, and read them again.",
+)
+
+
+class State(StrEnum):
+    """How well a request could be read."""
+
+    PARSED = "parsed"
+    MALFORMED = "malformed"
+    UNRECOGNISED = "unrecognised"
+    QUARANTINED = "quarantined"
+    ALL = "all"
+
+
+@commands.command("list")
+def list_(
+    state: Annotated[State, typer.Option(help="Only those of a state.")] = State.ALL,
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=10_000)] = 50,
+) -> None:
+    """List what came, newest first.
+
+    \b
+    Examples:
+      gateway inbox list
+      gateway inbox list --state malformed
+    """
+    from gateway.clock import show as moment
+    from gateway.store import inbox_queries
+
+    only = None if state is State.ALL else state.value
+    with process.store(process.beside()) as database, database.read() as tx:
+        rows = inbox_queries.listed(tx, only, limit)
+    if not rows:
+        say("Nothing.")
+        return
+    listed = [
+        (r["id"], moment(r["received_at"]), r["webhook"], r["state"], r["detail"]) for r in rows
+    ]
+    table(listed, ("ID", "RECEIVED", "WEBHOOK", "STATE", "DETAIL"))
+
+
+@commands.command()
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="As `gateway inbox list` shows it.")],
+) -> None:
+    """Show one request: what is kept of its headers, how it was verified, and its body.
+
+    \b
+    Example:
+      gateway inbox show inb_01k…
+    """
+    from gateway.clock import show as moment
+    from gateway.store import inbox_queries
+
+    with process.store(process.beside()) as database, database.read() as tx:
+        row = inbox_queries.one(tx, id_)
+    if row is None:
+        raise Failure(f"there is no {id_} in the inbox: see `gateway inbox list`")
+    facts(
+        [
+            ("id", row["id"]),
+            ("received", moment(row["received_at"])),
+            ("webhook", row["webhook"]),
+            ("connection", row["connection"]),
+            ("verdict", row["verdict"]),
+            ("state", row["state"]),
+            ("detail", row["detail"]),
+            ("replayed", moment(row["replayed_at"])),
+        ]
+    )
+    say(f"\n{visible(row['method'])} {visible(row['url'])}")
+    for name, value in json.loads(row["headers"]).items():
+        say(f"{visible(name)}: {visible(value)}")
+    say(f"\n{visible(bytes(row['body']).decode('utf-8', 'backslashreplace'), lines=True)}")
+
+
+@commands.command()
+def replay(
+    id_: Annotated[str | None, typer.Argument(metavar="[ID]", help="One request.")] = None,
+    state: Annotated[
+        State | None, typer.Option(help="All of a state, instead of one.", show_default=False)
+    ] = None,
+) -> None:
+    """Read requests again with this version's adapters, and store what they say. Nothing is
+    stored twice.
+
+    \b
+    Examples:
+      gateway inbox replay inb_01k…
+      gateway inbox replay --state malformed
+    """
+    if (id_ is None) == (state is None):
+        raise typer.BadParameter("give either the ID of a request or --state")
+    from gateway.app import adapters
+    from providers._http import Http
+
+    env = process.beside()
+    made = adapters(env, Http())
+    lost = 0
+    with process.store(env) as database:
+        for row in _chosen(database, id_, state):
+            lost += not _replayed(database, made, row)
+    if lost:
+        raise Failure(f"{lost} could not be replayed")
+
+
+def _chosen(database: Database, id_: str | None, state: State | None) -> Iterator[dict[str, Any]]:
+    from gateway.store import inbox_queries
+
+    if id_ is not None:
+        with database.read() as tx:
+            row = inbox_queries.one(tx, id_)
+        if row is None:
+            raise Failure(f"there is no {id_} in the inbox: see `gateway inbox list`")
+        yield row
+        return
+    assert state is not None
+    for name in inbox_queries.STATES if state is State.ALL else (state.value,):
+        after = ""
+        while True:
+            with database.read() as tx:
+                rows = inbox_queries.page(tx, name, after, PAGE)
+            if not rows:
+                break
+            yield from rows
+            after = rows[-1]["id"]
+
+
+def _replayed(database: Database, made: Adapters, row: dict[str, Any]) -> bool:
+    """Reads one again; whether that could be done at all."""
+    from gateway.inbound import Inbound
+    from gateway.store.batcher import Batcher
+    from gateway.store.inbox_queries import REPLAY, Replay
+
+    webhook = made.webhooks.get(row["webhook"])
+    if webhook is None:
+        variable = made.missing.get(row["webhook"], "its adapter")
+        say(f"{row['id']}  {row['state']}: {visible(row['webhook'])} is off, {variable} is missing")
+        return False
+    batcher = Batcher(database, lambda topics: None)
+    delivery = Inbound(batcher, made.connections).delivery(webhook, verified(row), None)
+    results = batcher.write(REPLAY, [Replay(row["id"], delivery)])[0]
+    failed = next((result for result in results if isinstance(result, Exception)), None)
+    if failed is not None:
+        say(f"{row['id']}  {row['state']}: not stored ({type(failed).__name__})")
+        return False
+    detail = f" ({visible(delivery.detail)})" if delivery.detail else ""
+    say(f"{row['id']}  {row['state']} -> {delivery.state}{detail}")
+    return True
+
+
+def verified(row: dict[str, Any]) -> Verified:
+    """The request as a `verify` once put it into the inbox."""
+    from datetime import UTC, datetime
+
+    from gateway.domain import Verified, WebhookRequest
+
+    request = WebhookRequest(
+        method=row["method"],
+        url=row["url"],
+        headers=json.loads(row["headers"]),
+        body=bytes(row["body"]),
+        received_at=datetime.fromtimestamp(row["received_at"] / 1000, UTC),
+    )
+    return Verified(
+        webhook=row["webhook"],
+        connection=row["connection"],
+        request=request,
+        key=row["key"],
+        verdict=row["verdict"],
+    )

@@ -1,0 +1,108 @@
+"""`gateway send`: one message through the API of a running gateway."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from gateway.commands.client import Client, client
+from gateway.commands.options import By, Key, Lane, Links, Sender, Subject, Url, Wait, Within
+from gateway.commands.terminal import Failure, facts
+from gateway.domain import Channel, Priority
+
+FINAL = frozenset(
+    {
+        "delivered",
+        "read",
+        "failed",
+        "undelivered",
+        "bounced",
+        "rejected",
+        "canceled",
+        "expired",
+    }
+)
+ARRIVED = frozenset({"delivered", "read"})
+PAUSE = 0.2  # seconds between looks at a message
+
+
+def send(
+    to: Annotated[str, typer.Argument(help="Who gets it, such as +15551230001.")],
+    body: Annotated[str, typer.Argument(help="What it says.")] = "",
+    channel: By = Channel.SMS,
+    sender: Sender = None,
+    media: Links = None,
+    subject: Subject = None,
+    priority: Lane = Priority.NORMAL,
+    wait: Wait = False,
+    timeout: Within = 60.0,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Send a message.
+
+    \b
+    Examples:
+      gateway send +15551230001 "Your table is ready"
+      gateway send +15551230001 "Look" --media https://example.com/cat.png --wait
+      gateway send +15551230001 "Hello" --channel whatsapp --priority high
+    """
+    wanted = {
+        "channel": channel.value,
+        "to": to,
+        "body": body,
+        "from": sender,
+        "media": media or None,
+        "subject": subject,
+        "priority": priority.value,
+    }
+    api = client(url, key)
+    message = api.post("/api/messages", {n: v for n, v in wanted.items() if v is not None})
+    if wait:
+        message = followed(api, message["id"], timeout)
+    show(message)
+    if wait:
+        expect_arrival(message, timeout)
+
+
+def expect_arrival(message: dict[str, Any], timeout: float) -> None:
+    """Fails for a message that has not arrived."""
+    if message["status"] not in ARRIVED:
+        late = "" if message["status"] in FINAL else f" after {timeout:g} seconds"
+        raise Failure(f"the message is {message['status']}{late}")
+
+
+def followed(api: Client, id_: str, timeout: float) -> Any:
+    """A message once nothing more is to come, or when the time is over."""
+    end = time.monotonic() + timeout
+    while True:
+        message = api.get(f"/api/messages/{id_}")
+        if message["status"] in FINAL or time.monotonic() >= end:
+            return message
+        time.sleep(PAUSE)
+
+
+def show(message: dict[str, Any]) -> None:
+    """Prints a message's facts."""
+    error = message.get("error") or {}
+    cost = message.get("cost") or {}
+    facts(
+        [
+            ("id", message["id"]),
+            ("status", message["status"]),
+            ("channel", message["channel"]),
+            ("from", message["from"]),
+            ("to", message["to"]),
+            ("type", message["type"]),
+            ("body", message["body"]),
+            ("media", ", ".join(str(file.get("url")) for file in message["media"])),
+            ("segments", message["segments"]),
+            ("provider", message["provider"]),
+            ("vendor's id", message["provider_message_id"]),
+            ("cost", f"{cost['amount']} {cost['currency']}" if cost else None),
+            ("error", f"{error['code']}: {error['message'] or ''}" if error else None),
+            ("conversation", message["conversation_id"]),
+        ]
+    )

@@ -1,0 +1,173 @@
+"""The HTTP server: uvicorn, started by us, with bounds on what a client may send before it asks
+for anything, and an end that lets streams go first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from starlette.types import ASGIApp
+from uvicorn import Config, Server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.commands.terminal import Failure
+
+HEAD_MOST = 64 * 1024  # bytes of a request's line and headers
+HEAD_TIME = 10.0  # seconds until they must be there
+KEEP_ALIVE = 75  # seconds; longer than a reverse proxy keeps its idle connections (nginx: 60)
+BACKLOG = 2048
+FILES = 65536  # open at once: connections, streams, the database
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 with an end to a request's head: uvicorn bounds neither its size nor its time."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _open = False  # between a request's first byte and the end of its headers
+    _size = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client may connect, and then has to ask for something."""
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._open, self._size = True, 0
+        super().on_message_begin()
+        # So that a stream can bound what is buffered for it, and cut a slow reader off: a close
+        # would wait for it.
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope["gateway.transport"] = self.transport
+
+    def on_headers_complete(self) -> None:
+        """A head is complete."""
+        self._open = False
+        self._disarm()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Parses, and counts what belongs to a head that is not complete."""
+        super().data_received(data)
+        if not self._open:
+            return
+        self._size += len(data)
+        if self._size > HEAD_MOST:
+            self.send_400_response("The request's headers are too large.")
+        elif self._timer is None:
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer = self.loop.call_later(HEAD_TIME, self._late)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Serving(Server):
+    """A server that says when it is ready, and ends in order: streams, requests, the rest."""
+
+    def __init__(
+        self, config: Config, *, ready: Callable[[], None], leaving: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._ready = ready
+        self._leaving = leaving
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts, then says so."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends streams, which would otherwise hold up the drain."""
+        self._leaving()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal ends the server in order, the second at once: nothing that was
+        accepted is only in memory."""
+        if self.should_exit:
+            os._exit(128 + sig)
+        self.should_exit = True
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket on the address, before anything else is done; port 0 takes a free one.
+
+    Raises:
+        Failure: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+    except OSError as error:
+        listener.close()
+        raise Failure(
+            f"cannot listen on {host}:{port}: {error.strerror}. "
+            "Give another --port (or PORT), or --port 0 for any that is free."
+        ) from None
+    return listener
+
+
+def run(
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    stop_within: float,
+    ready: Callable[[], None],
+    leaving: Callable[[], None],
+) -> None:
+    """Serves until a signal comes.
+
+    Raises:
+        Failure: it did not start; the log says why.
+    """
+    config = Config(
+        app,
+        http=Protocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=True,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(stop_within)),
+    )
+    server = Serving(config, ready=ready, leaving=leaving)
+    _allow_files()
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:  # uvicorn's way to say that the lifespan did not start
+        raise Failure("the gateway did not start; the log above says why") from None
+
+
+def _allow_files() -> None:
+    """Lets the process have as many connections as the system allows, within reason."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,156 @@
+"""Plays a vendor: dresses an event as the vendor would send it, signs it with the vendor's
+secret as this gateway has it, and posts it to the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from gateway.app import adapters
+from gateway.commands.client import Client
+from gateway.commands.terminal import Failure
+from gateway.domain import (
+    Channel,
+    Event,
+    InboundMessage,
+    MediaReference,
+    MessageType,
+    Sender,
+    Simulated,
+    StatusUpdate,
+    WebhookRequest,
+)
+from gateway.media import UNKNOWN, sniff
+from gateway.simulation import SimulatedMedia
+from providers._http import Http
+
+SHARED_ROUTES = (Channel.SMS, Channel.WHATSAPP)
+KINDS = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": MessageType.VIDEO}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Posted:
+    """What the gateway answered, and the vendor's id of what was posted."""
+
+    status: int
+    url: str
+    provider_message_id: str | None
+
+
+class Vendor:
+    """One vendor, as far as its webhooks go."""
+
+    def __init__(self, api: Client, name: str) -> None:
+        made = adapters(api.env, Http())
+        webhook = made.webhooks.get(name)
+        if webhook is None:
+            lacking = made.missing.get(name)
+            known = ", ".join(sorted(made.webhooks))
+            raise typer.BadParameter(
+                f"{lacking} is not set, so nothing can be signed as {name} signs"
+                if lacking
+                else f"there is no webhook of {name!r}; known are {known}"
+            )
+        self._api = api
+        self._made = made
+        self._webhook = webhook
+        self.name = name
+
+    def ours(self, channel: Channel) -> Sender:
+        """Our side of a channel: the vendor's connection's, or else that of the first provider."""
+        connection = self._made.connections.get(self.name)
+        routes = [route.connection for route in self._made.chains.get(channel, ())]
+        for one in ([connection] if connection else []) + routes:
+            if channel in one.senders:
+                return one.senders[channel]
+        return Sender()
+
+    def files(self, paths: Sequence[Path]) -> tuple[MediaReference, ...]:
+        """Puts files where the gateway will fetch them as if from the vendor."""
+        settings = self._api.env.settings
+        if paths and (not settings.development or self.name in self._made.fetchers):
+            raise typer.BadParameter(
+                "files can be simulated in development only, and only for a vendor without "
+                "credentials: otherwise the gateway would ask the vendor for them"
+            )
+        store = SimulatedMedia(settings.data_dir)
+        return tuple(_file(store, path) for path in paths)
+
+    def message(self, message: InboundMessage) -> Posted:
+        """Posts what a person said."""
+        shared = message.channel in SHARED_ROUTES
+        path = f"/api/webhooks/{message.channel.value if shared else self.name}"
+        return self._post(Simulated(url=self._api.origin + path, message=message))
+
+    def status(self, status: StatusUpdate) -> Posted:
+        """Posts what became of an attempt, to the URL that the worker gave for it."""
+        path = f"/api/webhooks/{self.name}?attempt={status.attempt_id}"
+        return self._post(Simulated(url=self._api.origin + path, status=status))
+
+    def _post(self, simulated: Simulated) -> Posted:
+        try:
+            request = self._webhook.sign(simulated)
+        except ValueError as error:
+            raise Failure(str(error)) from None
+        path = request.url.removeprefix(self._api.origin)
+        answer = self._api.request("POST", path, data=request.body, headers=dict(request.headers))
+        if answer.status_code >= 400:
+            raise Failure(
+                f"the gateway refused it ({answer.status_code}); its log says why. "
+                f"The signature was made for {request.url}"
+            )
+        return Posted(
+            status=answer.status_code,
+            url=request.url,
+            provider_message_id=_identity(self._events(request)),
+        )
+
+    def _events(self, request: WebhookRequest) -> Sequence[Event]:
+        return self._webhook.parse(asyncio.run(self._webhook.verify(request)))
+
+
+def _identity(events: Sequence[Event]) -> str | None:
+    ids = (getattr(event, "provider_message_id", None) for event in events)
+    return next((id_ for id_ in ids if id_), None)
+
+
+def _file(store: SimulatedMedia, path: Path) -> MediaReference:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}") from None
+    account, message, name = (kind + secrets.token_hex(16) for kind in ("AC", "MM", "ME"))
+    store.store(name, data)
+    kind = sniff(data)
+    if kind == UNKNOWN:
+        kind = mimetypes.guess_type(path.name)[0] or UNKNOWN
+    return MediaReference(
+        reference=f"{account}/{message}/{name}", content_type=kind, filename=path.name
+    )
+
+
+def typed(message: InboundMessage) -> InboundMessage:
+    """A message with the type that its content has."""
+    if message.content.get("kind") == "button":
+        return replace(message, type=MessageType.BUTTON)
+    if message.media:
+        family = (message.media[0].content_type or "").partition("/")[0]
+        return replace(message, type=KINDS.get(family, MessageType.DOCUMENT))
+    return message
+
+
+def stored(api: Client, posted: Posted) -> Any:
+    """The message that was made of what was posted, where the API shows it."""
+    if posted.provider_message_id is None or api.key is None:
+        return None
+    found = api.get(
+        "/api/messages", provider_message_id=posted.provider_message_id, direction="inbound"
+    )
+    return found["items"][0] if found["items"] else None
