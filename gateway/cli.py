@@ -5,6 +5,8 @@ What a command needs is imported when it runs, so that each starts quickly.
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from gateway.commands import chat, db, inbox, keys, send, serve, simulate
@@ -33,6 +35,7 @@ def main() -> None:
     """Runs a command: exit code 0 for done, 1 for failed, 2 for wrong usage or settings."""
     from gateway.errors import SettingsError
 
+    os.umask(0o077)  # what is written is for its owner only
     try:
         app()
     except SettingsError as error:

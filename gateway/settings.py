@@ -117,7 +117,10 @@ class Settings(BaseSettings):
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
-            ipaddress.ip_network(network, strict=False)
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError:
+                raise ValueError("must be networks such as 10.0.0.0/8, by commas") from None
         return value
 
     @property
@@ -194,7 +197,7 @@ class Environment:
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     variable = ".".join(str(part) for part in first["loc"]).upper()
-    return f"{variable}: {first['msg']}."
+    return f"{variable}: {first['msg'].removeprefix('Value error, ')}."
 
 
 def variables_of(model: type[BaseModel]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from gateway.domain import (
     Sender,
 )
 from gateway.errors import (
+    REASONS,
     AccountRefused,
     Ambiguous,
     OutcomeUnknown,
@@ -54,6 +55,8 @@ log = logging.getLogger("gateway.worker")
 
 GRACE = 1.0  # seconds that a send may exceed the time of its adapter
 LAST_WRITES = 5.0  # seconds, at the very end, for what was cut off to be stored
+UNSTORABLE = Ambiguous("the vendor's answer could not be stored", code="unstorable")
+CLASSES = frozenset(REASONS) - {ProviderError}  # whatever is of no class is ambiguous
 
 Observe = Callable[[str, ProviderError | None], None]  # provider, and its error if any
 
@@ -206,8 +209,10 @@ class Worker:
         try:
             async with asyncio.timeout(self._limits.send + GRACE):  # the adapter's own is shorter
                 receipt = await self._providers[name].send(message)
+            if not isinstance(receipt, Receipt):
+                raise TypeError("a receipt was expected")
         except ProviderError as raised:
-            error = raised
+            error = raised if type(raised) in CLASSES else Ambiguous(raised.text, code=raised.code)
         except TimeoutError:
             error = Ambiguous("no answer in time", code="timeout")
         except asyncio.CancelledError:
@@ -238,6 +243,11 @@ class Worker:
                 log.warning("cannot store the outcome of %s: %s", outcome.attempt.id, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
+            except Exception:
+                log.exception("the outcome of %s cannot be stored as it is", outcome.attempt.id)
+                if outcome.error is UNSTORABLE:
+                    return
+                outcome = Outcome(outcome.attempt, error=UNSTORABLE)
 
     async def _report(self, due: Due, route: Route, receipt: Receipt) -> None:
         report = Report(due.tenant_id, route.connection.id, receipt.updates)

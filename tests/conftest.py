@@ -6,12 +6,13 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
 
 from gateway.store.database import Database
-from tests.databases import Postgres, postgres_server, sqlite_copy, sqlite_template
+from tests.databases import Postgres, Wire, postgres_server, sqlite_copy, sqlite_template
 from tests.stored import Store
 
 # Requests collected from public sources, beside the repository; where they are absent, the tests
@@ -61,7 +62,7 @@ def no_look_ups(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """One real PostgreSQL for all tests."""
-    folder = tmp_path_factory.mktemp("pg")
+    folder = Path(mkdtemp(prefix="gateway-pg-"))  # short: its socket's path is bounded
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
     with postgres_server(folder) as server:
         yield server
@@ -97,6 +98,20 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
     made = postgres.migrated()
     yield made
     postgres.give_back(made)
+
+
+@pytest.fixture
+def sqlite_url(sqlite_file: Path, tmp_path: Path) -> str:
+    """A migrated SQLite database of this test's own."""
+    return sqlite_copy(sqlite_file, tmp_path)
+
+
+@pytest.fixture
+def wire(postgres: Postgres) -> Iterator[Wire]:
+    """A wire to PostgreSQL that can be cut."""
+    made = Wire(postgres)
+    yield made
+    made.close()
 
 
 @pytest.fixture

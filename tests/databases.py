@@ -27,6 +27,7 @@ QUICK = ("fsync = off", "full_page_writes = off", "max_connections = 200")
 class Postgres:
     """A real server that listens on a Unix socket only."""
 
+    data: Path
     folder: str
     port: int
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -45,6 +46,10 @@ class Postgres:
         return psycopg.connect(
             host=self.folder, port=self.port, user="postgres", dbname=name, autocommit=True
         )
+
+    def deadlocks(self) -> int:
+        """How often the server had to break a deadlock."""
+        return (self.data / "log").read_text().count("deadlock detected")
 
     def empty(self) -> str:
         """A new database without tables; its URL."""
@@ -80,7 +85,7 @@ def postgres_server(folder: Path) -> Iterator[Postgres]:
     server = get_server(folder, cleanup_mode="delete")
     try:
         info = server.get_postmaster_info()
-        postgres = Postgres(str(info.socket_dir), int(info.port))
+        postgres = Postgres(folder, str(info.socket_dir), int(info.port))
         for setting in QUICK:
             postgres.run(f"ALTER SYSTEM SET {setting}")
         postgres.run("SELECT pg_reload_conf()")

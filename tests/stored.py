@@ -208,7 +208,7 @@ class Store:
 
     def begin(self, due: Due, connection: Connection = CONNECTION) -> Attempt | None:
         """T2; None where it is not to be sent."""
-        attempt = Attempt(new_id("att"), due, "test", connection, OURS)
+        attempt = Attempt(new_id("att"), due, "test", connection, due.message["from_address"])
         return attempt if self.do(BEGIN, attempt)[0] else None
 
     def begun(self, **columns: Any) -> Attempt:

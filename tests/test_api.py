@@ -287,7 +287,7 @@ def test_callbacks_repeat_and_come_in_any_order(client: Client, vendor: Loopback
 
 def test_another_key_or_none_gets_401_and_no_secret_is_told(idle_sqlite: Client) -> None:
     for key in (None, "wrong", "gw_abc_def", KEY[:-1], KEY + "x", "gw__", "\u00fc"):
-        answer = Client(idle_sqlite.url, None).call(
+        answer = idle_sqlite.stranger().call(
             "GET", "/api/messages", headers={} if key is None else {"Authorization": f"Bearer {key}".encode()}
         )
         assert answer.status_code == 401, key
@@ -297,7 +297,7 @@ def test_another_key_or_none_gets_401_and_no_secret_is_told(idle_sqlite: Client)
 
 
 def test_open_routes_need_no_key_and_every_other_does(idle_sqlite: Client) -> None:
-    stranger = Client(idle_sqlite.url, None)
+    stranger = idle_sqlite.stranger()
     for path in ("/health", "/health/ready", "/docs", "/openapi.json", "/"):
         assert stranger.call("GET", path).status_code == 200, path
     for path, operations in stranger.get("/openapi.json")["paths"].items():

@@ -70,6 +70,8 @@ def settle_errors(error: BaseException) -> str:
             return "again"
         if isinstance(error, (IntegrityError, DataError)) or code.startswith("54"):
             return "item"  # 54: more than the database can take, such as a key of 3,000 bytes
+        if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_ERROR":
+            return "item"  # a statement that cannot be run; PostgreSQL calls it ProgrammingError
         if error.connection_invalidated or isinstance(error, OperationalError):
             return "away"
     return "item"

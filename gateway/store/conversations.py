@@ -122,12 +122,20 @@ def _remember_aliases(tx: Tx, wanted: Sequence[Wanted]) -> None:
     insert(tx, aliases, [rows[key] for key in sorted(rows)], "ON CONFLICT DO NOTHING")
 
 
+def _lock(tx: Tx, ids: Sequence[tuple[str, str]]) -> None:
+    """Takes conversations in the order of their ids. An UPDATE of many rows takes them in the
+    order of its plan, so that two writers would each wait for the other."""
+    if tx.postgres:
+        select(tx, conversations, ("tenant_id", "id"), ids, ("id",), lock=True)
+
+
 def touch_outbound(tx: Tx, ids: Sequence[tuple[str, str]]) -> None:
     """Moves conversations to the top of the list because we wrote."""
     rows = [
         {"tenant_id": tenant, "id": id_, "last_message_at": tx.now, "updated_at": tx.now}
         for tenant, id_ in sorted(set(ids))
     ]
+    _lock(tx, ids)
     update(
         tx, conversations, ("tenant_id", "id"), rows, only="t.last_message_at < v.last_message_at"
     )
@@ -153,4 +161,5 @@ def touch_inbound(tx: Tx, wanted: Sequence[Wanted]) -> None:
             }
         )
         tx.emit(tenant, "conversation.updated", conversation_id=id_)
+    _lock(tx, list(counts))
     update(tx, conversations, ("tenant_id", "id"), rows, how=INBOUND)

@@ -274,7 +274,7 @@ def select(
     names = ", ".join(f"t.{column}" for column in columns)
     match = " AND ".join(f"t.{key} = w.{key}" for key in keys)
     order = ", ".join(f"t.{key}" for key in keys)
-    tail = " FOR UPDATE OF t" if lock and tx.postgres else ""
+    tail = " FOR NO KEY UPDATE OF t" if lock and tx.postgres else ""
     for piece in _pieces(unique):
         listed = _typed(table, keys, len(piece))
         found += tx.run(

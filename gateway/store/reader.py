@@ -47,5 +47,5 @@ class Reader:
             raise StoreUnavailable("the database cannot be read") from error
 
     def close(self) -> None:
-        """Ends the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Ends the threads, after what they are reading: their connections go back first."""
+        self._pool.shutdown(cancel_futures=True)

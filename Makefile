@@ -1,0 +1,53 @@
+# `make run` and `make test` are all that is needed; the rest is for work on the gateway itself.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+EXTRAS := twilio,postgres,dev,bench
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format-check format lint types bench bench-peers clean
+
+help:           ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make the environment in .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "The venv module is needed (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+run: setup      ## Run the gateway on this machine, with the console for a vendor
+	@exec $(BIN)/gateway serve --dev
+
+test: setup     ## Run all tests
+	$(BIN)/python -m pytest
+
+check: format-check lint types test ## Check format, lint and types, and run all tests
+
+format-check: setup
+	$(BIN)/ruff format --check .
+
+lint: setup
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+format: setup   ## Put the code into its format
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+bench: setup    ## Measure the gateway on this machine
+	$(BIN)/python -m bench
+
+bench-peers: setup ## Measure what others do beside it
+	$(BIN)/python -m bench --peers
+
+clean:          ## Remove the environment and the caches; data stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,281 @@
+"""Tables and a plot of what was measured, put between the markers of docs/performance.md.
+
+The text around the markers is written by hand and stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.measure import Figure, Subject
+
+DOCS = Path(__file__).parent.parent / "docs"
+NAMES = {"bare": "bare Starlette", "gateway": "gateway", "usual": "usual stack"}
+STORES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "": ""}
+DISKS = {"here": "this disk", "slow": "fsync + 2 ms"}
+AIMS = {"accepts": 0.40, "webhooks": 0.30}
+COLOURS = {"gateway": "#0b6e4f", "usual": "#c8553d", "bare": "#8a8a8a"}
+
+Facts = Mapping[str, Any]
+Row = Sequence[str]
+
+
+def markdown(head: Row, rows: Sequence[Row]) -> str:
+    """A table; its first column is text, the others are numbers."""
+    rule = ["---", *("---:" for _ in head[1:])]
+    lines = [head, rule, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    )
+
+
+def number(value: float, digits: int = 0) -> str:
+    """A number as people read it; a dash for none."""
+    return "-" if value != value else f"{value:,.{digits}f}"
+
+
+def named(subject: Subject) -> str:
+    """A server in words."""
+    if subject.kind == "bare":
+        return NAMES["bare"]
+    return f"{NAMES[subject.kind]}, {STORES[subject.store]}, {DISKS[subject.disk]}"
+
+
+def verdict(figure: Figure) -> str:
+    """Whether the figure counts."""
+    return "yes" if not figure.wrong else "no: " + "; ".join(sorted(set(figure.wrong)))
+
+
+def ratio(figure: Figure) -> str:
+    """The median of a ratio, with its lowest and highest turn."""
+    low, high = figure.spread("ratio")
+    return f"{figure.median('ratio'):.2f} ({low:.2f} to {high:.2f})"
+
+
+def throughput(figures: Sequence[Figure], what: str) -> str:
+    """Requests in a second: in full for the number of clients that is judged, then the rest."""
+    judged = figures[0].clients
+    head = (
+        f"{judged} clients",
+        what,
+        "of bare",
+        "p50 ms",
+        "p99 ms",
+        "server CPU µs",
+        "rows checked",
+    )
+    rows = [
+        (
+            named(f.subject),
+            number(f.median("rate")),
+            ratio(f),
+            number(f.median("p50"), 1),
+            number(f.median("p99"), 1),
+            number(f.median("cpu")),
+            verdict(f),
+        )
+        for f in figures
+        if f.clients == judged
+    ]
+    return markdown(head, rows) + _by_clients(figures, judged)
+
+
+def _by_clients(figures: Sequence[Figure], judged: int) -> str:
+    numbers = sorted({f.clients for f in figures})
+    if len(numbers) == 1:
+        return ""
+    by = {(f.subject, f.clients): f for f in figures}
+    head = ("in a second, and p99 in ms, by clients", *map(str, numbers))
+    rows = []
+    for subject in dict.fromkeys(f.subject for f in figures):
+        cells = [by[subject, n] for n in numbers]
+        shown = (f"{number(f.median('rate'))} ({number(f.median('p99'), 1)})" for f in cells)
+        rows.append((named(subject), *shown))
+    return "\n\n" + markdown(head, rows)
+
+
+def stream(figures: Sequence[Figure]) -> str:
+    """From a webhook to the feed."""
+    head = ("from due to seen", "p50 ms", "p99 ms", "worst ms", "p99 of the answer", "each once")
+    rows = [
+        (
+            named(f.subject),
+            *(number(f.median(name), 1) for name in ("p50", "p99", "worst", "answered_p99")),
+            verdict(f),
+        )
+        for f in figures
+    ]
+    return markdown(head, rows)
+
+
+def end_to_end(figures: Sequence[Figure]) -> str:
+    """From the first POST to the last outcome."""
+    head = ("", "messages/s", "of bare", "accepts/s meanwhile", "server CPU µs", "each once")
+    rows = [
+        (
+            named(f.subject),
+            number(f.median("rate")),
+            ratio(f),
+            number(f.median("accepted_rate")),
+            number(f.median("cpu")),
+            verdict(f),
+        )
+        for f in figures
+    ]
+    return markdown(head, rows)
+
+
+def start(figures: Sequence[Figure]) -> str:
+    """How long a start takes."""
+    words = {
+        "new": "`gateway serve`, empty folder",
+        "gateway": "`gateway serve`, folder in use",
+        "bare": NAMES["bare"],
+        "usual": "usual stack, SQLite",
+    }
+    head = ("", "first /health, ms", "first 202, ms", "slowest 202, ms")
+    rows = [
+        (
+            words[f.subject.kind],
+            number(f.median("healthy")),
+            number(f.median("accepted")),
+            number(f.spread("accepted")[1]),
+        )
+        for f in figures
+    ]
+    return markdown(head, rows)
+
+
+def memory(figures: Sequence[Figure]) -> str:
+    """What a process holds."""
+    head = ("resident, MB", "idle", "after", "messages")
+    rows = [
+        (
+            NAMES[f.subject.kind],
+            number(f.median("idle")),
+            number(f.median("after")),
+            number(f.median("messages")),
+        )
+        for f in figures
+    ]
+    return markdown(head, rows)
+
+
+TABLES: Mapping[str, Callable[[Sequence[Figure]], str]] = {
+    "accepts": lambda figures: throughput(figures, "accepts/s"),
+    "webhooks": lambda figures: throughput(figures, "webhooks/s"),
+    "stream": stream,
+    "end-to-end": end_to_end,
+    "start": start,
+    "memory": memory,
+}
+
+
+def table(name: str, figures: Sequence[Figure]) -> str:
+    """A measurement as a table in Markdown."""
+    return TABLES[name](figures)
+
+
+def environment(facts: Facts) -> str:
+    """The machine, in a paragraph."""
+    apart = (
+        f"Servers on core {facts['server_core']}; the load generator, the vendor and PostgreSQL "
+        f"on core {facts['other_core']}."
+        if facts["server_core"] != facts["other_core"]
+        else "One core for everything: servers, load generator, vendor and PostgreSQL."
+    )
+    return (
+        f"{facts['processor']}, {facts['cores']} cores, {facts['system']}, "
+        f"Python {facts['python']}, SQLite {facts['sqlite']}. {apart} "
+        f"fdatasync after 4 KiB on {facts['filesystem']}: {facts['sync_ms']:.2f} ms "
+        f"(p99 {facts['sync_p99_ms']:.2f}), with the shim {facts['slow_sync_ms']:.2f} ms. "
+        f"Before the run {facts['busy']:.0%} of the machine was busy with something else."
+    )
+
+
+def closing(facts: Facts) -> str:
+    """What is known at the end of a run."""
+    return (
+        f"Measured on {facts['day']} in {facts['took'] / 60:.1f} minutes: medians of "
+        f"{facts['rounds']} turns of {facts['seconds']} s. The load generator used at most "
+        f"{facts['generator']:.0%} of its core"
+        + (", so it may have been the limit." if facts["generator"] > 0.85 else ".")
+    )
+
+
+def write(found: Mapping[str, Sequence[Figure]], facts: Facts, docs: Path = DOCS) -> None:
+    """Replaces what stands between the markers of what was measured."""
+    page = docs / "performance.md"
+    text = page.read_text()
+    parts = {name: table(name, figures) for name, figures in found.items()}
+    if len(found) == len(TABLES):
+        parts["machine"] = f"{environment(facts)}\n\n{closing(facts)}"
+    for name, part in parts.items():
+        text = between(text, name, part)
+    page.write_text(text)
+    if "accepts" in found and "webhooks" in found:
+        plot(found["accepts"], found["webhooks"], docs / "performance.svg")
+
+
+def between(text: str, name: str, part: str) -> str:
+    """A text with other words between two markers.
+
+    Raises:
+        ValueError: the markers are not there.
+    """
+    begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if len(found.findall(text)) != 1:
+        raise ValueError(f"docs/performance.md needs {begin} and {end} once each")
+    return found.sub(lambda _: f"{begin}\n{part}\n{end}", text)
+
+
+def plot(accepts: Sequence[Figure], webhooks: Sequence[Figure], path: Path) -> None:
+    """Bars of the shares of the bare server: accepts and webhooks, on each disk."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = "bench"
+    panels = [("Durable accepts", accepts, "accepts"), ("Signed webhooks", webhooks, "webhooks")]
+    drawing, axes = pyplot.subplots(1, 2, figsize=(11, 4.4), sharex=True, layout="constrained")
+    for axis, (title, figures, name) in zip(axes, panels, strict=True):
+        judged = [
+            f for f in figures if f.clients == figures[0].clients and f.subject.kind != "bare"
+        ]
+        _bars(axis, judged, f"{title} at {figures[0].clients} clients", AIMS[name])
+    drawing.savefig(path, metadata={"Date": None})
+    pyplot.close(drawing)
+
+
+def _bars(axis: Any, figures: Sequence[Figure], title: str, aim: float) -> None:
+    places = range(len(figures))
+    values = [f.median("ratio") for f in figures]
+    lows = [f.spread("ratio")[0] for f in figures]
+    highs = [f.spread("ratio")[1] for f in figures]
+    errors = [
+        [max(0.0, v - low) for v, low in zip(values, lows, strict=True)],
+        [max(0.0, high - v) for v, high in zip(values, highs, strict=True)],
+    ]
+    colours = [COLOURS[f.subject.kind] for f in figures]
+    axis.barh(list(places), values, xerr=errors, color=colours, ecolor="#333333", height=0.7)
+    axis.set_yticks(list(places), [named(f.subject) for f in figures], fontsize=8)
+    axis.invert_yaxis()
+    axis.axvline(aim, color="#333333", linestyle=":", linewidth=1)
+    axis.annotate(f"aim {aim:.2f}", (aim, -0.6), fontsize=8, ha="center")
+    for place, figure in zip(places, figures, strict=True):
+        axis.annotate(
+            f" {figure.median('rate'):,.0f}/s", (highs[place], place), va="center", fontsize=8
+        )
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("share of what a bare Starlette server answers")
+    axis.set_title(title, fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,117 @@
+"""The schema: made from nothing, agreeing with the tables, by one process at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from gateway.store.database import Database
+from gateway.store.migrate import current, head, needed, upgrade
+from gateway.store.tables import Base
+from tests.stored import Store, keyed, said
+
+
+@pytest.fixture
+def empty_url(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without a table."""
+    if dialect == "sqlite":
+        return f"sqlite:///{tmp_path / 'new.db'}"
+    return str(request.getfixturevalue("postgres").empty())
+
+
+@pytest.fixture
+def empty(empty_url: str) -> Iterator[Database]:
+    """The same, open."""
+    database = Database(empty_url)
+    yield database
+    database.close()
+
+
+def test_a_new_database_is_brought_up_to_date(empty: Database) -> None:
+    assert current(empty) is None
+    assert needed(empty)
+    assert upgrade(empty) == head() == current(empty)
+    assert not needed(empty)
+    assert Store(empty).accept()
+
+
+def test_a_second_run_changes_nothing_and_keeps_every_row(empty: Database) -> None:
+    upgrade(empty)
+    store = Store(empty)
+    store.settle(store.begun(idempotency=keyed("k")), "SM1")
+    store.receive("k1", said("m1"))
+    tables = [table.name for table in Base.metadata.sorted_tables]
+    before = {name: store.rows(f"SELECT * FROM {name}") for name in tables}
+    assert upgrade(empty) == head()
+    assert {name: store.rows(f"SELECT * FROM {name}") for name in tables} == before
+
+
+def same(object_: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
+    """Leaves out what is the migration library's own."""
+    return not (kind == "table" and name == "alembic_version")
+
+
+def test_the_migrations_make_what_the_tables_say(store: Store) -> None:
+    with store.database.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "include_object": same}
+        )
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_partial_indexes_are_partial_on_both(store: Store) -> None:
+    if store.database.sqlite:
+        sql = "SELECT name FROM sqlite_master WHERE type = 'index' AND instr(sql, ' WHERE ') > 0"
+    else:
+        sql = "SELECT indexname FROM pg_indexes WHERE strpos(indexdef, ' WHERE ') > 0"
+    found = {row[0] for row in store.rows(sql)}
+    wanted = {
+        index.name
+        for table in Base.metadata.tables.values()
+        for index in table.indexes
+        if index.dialect_options["sqlite"]["where"] is not None
+    }
+    assert found == wanted
+    assert found
+
+
+def test_every_table_names_its_tenant_and_every_foreign_key_goes_through_it() -> None:
+    for table in Base.metadata.tables.values():
+        assert "tenant_id" in table.c
+        for key in table.foreign_key_constraints:
+            assert "tenant_id" in key.column_keys, table.name
+
+
+def upgrade_there(url: str) -> str:
+    """What each of several processes does at its start."""
+    database = Database(url)
+    try:
+        return upgrade(database)
+    finally:
+        database.close()
+
+
+def test_processes_that_start_at_the_same_moment_migrate_once(empty_url: str) -> None:
+    with get_context("spawn").Pool(3) as pool:
+        assert pool.map(upgrade_there, [empty_url] * 3) == [head()] * 3
+    database = Database(empty_url)
+    assert not needed(database)
+    assert Store(database).value("SELECT COUNT(*) FROM alembic_version") == 1
+    database.close()
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty: Database) -> None:
+    with empty.write() as tx:
+        tx.run("CREATE TABLE media (in_the_way INTEGER)")
+    with pytest.raises(Exception, match="media"):
+        upgrade(empty)
+    assert current(empty) is None
+    with empty.write() as tx:
+        tx.run("DROP TABLE media")
+    assert upgrade(empty) == head()
