@@ -34,7 +34,7 @@ def _plan(code: str) -> tuple[re.Pattern[str], frozenset[int]] | None:
     if regions is None:
         return None
     known = PhoneMetadata.metadata_for_region_or_calling_code(int(code), regions[0])
-    if known is None:
+    if known is None or known.general_desc is None:
         return None
     strips = known.national_prefix_for_parsing
     return re.compile(rf"0|(?:{strips})" if strips else "0"), frozenset(

@@ -147,9 +147,7 @@ def _wanted(environment: Environment, entry: catalog.Entry) -> bool:
     begun = [n for n in variables_of(model) if environment.has(n) and n not in webhook]
     begun = [n for n in begun if not n.endswith("_API_URL")]
     if begun:
-        raise SettingsError(
-            f"{lacking[0]} is not set, but {begun[0]} is: set both, or neither."
-        )
+        raise SettingsError(f"{lacking[0]} is not set, but {begun[0]} is: set both, or neither.")
     return False
 
 

@@ -14,7 +14,6 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 
-
 class Channel(StrEnum):
     """How a message travels."""
 
@@ -382,6 +381,7 @@ class Webhook(Protocol):
 
     name: str
     answer: Answer
+    kept_headers: frozenset[str]  # kept in the inbox beside the usual ones; never a secret
 
     def claims(self, headers: Mapping[str, str]) -> bool:
         """Says whether a request on a shared route is this vendor's."""

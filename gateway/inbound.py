@@ -46,7 +46,9 @@ class Inbound:
         if connection is None:
             events, state, detail = (), "quarantined", "no such connection"
         tenant_id = connection.tenant_id if connection is not None else ""
-        return Delivery(id_, tenant_id, verified, events, state, detail, self._pools)
+        return Delivery(
+            id_, tenant_id, verified, events, state, detail, self._pools, webhook.kept_headers
+        )
 
 
 def read(webhook: Webhook, verified: Verified) -> tuple[Sequence[Event], str, str | None]:

@@ -182,9 +182,7 @@ class Outbound:
             problems.append(("to", "is not the person of that conversation; leave one of them out"))
         return to
 
-    def _sender(
-        self, draft: Draft, route: Route | None, problems: list[tuple[str, str]]
-    ) -> Sender:
+    def _sender(self, draft: Draft, route: Route | None, problems: list[tuple[str, str]]) -> Sender:
         default = route.connection.senders.get(draft.channel) if route else None
         if draft.sender is not None:
             return self._named_sender(draft, draft.sender, problems)
@@ -196,9 +194,7 @@ class Outbound:
             )
         return default or Sender()
 
-    def _named_sender(
-        self, draft: Draft, text: str, problems: list[tuple[str, str]]
-    ) -> Sender:
+    def _named_sender(self, draft: Draft, text: str, problems: list[tuple[str, str]]) -> Sender:
         try:
             return Sender(address=addresses.ours(draft.channel, text, self._region))
         except addresses.AddressError as error:
@@ -219,9 +215,7 @@ class Outbound:
             if not url.startswith("https://") and not url.startswith("/api/media/"):
                 problems.append((f"media.{place}.url", "must be an https URL"))
 
-    def _times(
-        self, draft: Draft, problems: list[tuple[str, str]]
-    ) -> tuple[int | None, int]:
+    def _times(self, draft: Draft, problems: list[tuple[str, str]]) -> tuple[int | None, int]:
         now = to_ms(self._clock.now())
         send_at = to_ms(draft.send_at) if draft.send_at is not None else None
         if send_at is not None and send_at > now + FARTHEST:

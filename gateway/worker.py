@@ -178,8 +178,9 @@ class Worker:
 
     async def _deliver(self, due: Due, leased: float) -> None:
         route = self._routes.get(due.message["provider"])
-        if route is None:
-            return await self._no_provider(due)
+        if route is None:  # the claim lapses
+            log.error("%s is for %s, which is not set up", due.message_id, due.message["provider"])
+            return
         message = outgoing(due, route, self._origin, self._clock)
         attempt = Attempt(
             message.attempt_id, due, route.name, route.connection, message.sender.key or None
@@ -193,15 +194,12 @@ class Worker:
         spent = self._clock.monotonic() - leased
         if spent > self._limits.lease - self._limits.send - GRACE:
             late = Unreachable("the lease would not have outlived the send", code="late")
-            return await self._settle(Outcome(attempt, error=late, retry_in=0))
-        outcome = await self._send(route.name, message, attempt)
+            outcome = Outcome(attempt, error=late, retry_in=0)
+        else:
+            outcome = await self._send(route.name, message, attempt)
         await self._settle(outcome)
         if outcome.receipt is not None and outcome.receipt.updates:
             await self._report(due, route, outcome.receipt)
-
-    async def _no_provider(self, due: Due) -> None:
-        """The provider that was chosen is not set up in this process: the claim lapses."""
-        log.error("%s is for %s, which is not set up", due.message_id, due.message["provider"])
 
     async def _send(self, name: str, message: OutboundMessage, attempt: Attempt) -> Outcome:
         receipt: Receipt | None = None

@@ -133,7 +133,12 @@ def delivery(key: str, *events: Event, connection: str = CONNECTION.id, **more: 
     request = WebhookRequest(
         method="POST",
         url="https://gateway.example.com/api/webhooks/test",
-        headers={"content-type": "text/plain", "authorization": "secret", "x-signature": "proof"},
+        headers={
+            "content-type": "text/plain",
+            "authorization": "secret",
+            "x-signature": "proof",
+            "x-region": "us1",
+        },
         body=b"raw \x00\xff " + key.encode(),
         received_at=NOW,
     )

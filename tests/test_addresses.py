@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import phonenumbers
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gateway.addresses import AddressError, already_e164, email, ours, person, phone
 from gateway.domain import Channel
@@ -145,8 +144,7 @@ def test_an_address_is_printable_and_stays_what_it_is_once_normalised(
     for read in (person, ours):
         try:
             once = read(channel, text)
-        except AddressError as error:
-            assert str(error)
+        except AddressError:
             continue
         assert read(channel, once) == once
         assert once.isprintable()

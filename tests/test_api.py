@@ -112,7 +112,9 @@ def test_the_older_names_of_the_chat_ui_are_accepted(idle: Client) -> None:
         ({"to": PERSON, "body": "x", "metadata": {"a": {"b\x00": 1}}}, "metadata.a.'b\\x00'"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_by_field(idle_sqlite: Client, body: Any, field: str) -> None:
+def test_what_cannot_be_sent_is_refused_by_field(
+    idle_sqlite: Client, body: Any, field: str
+) -> None:
     answer = idle_sqlite.call("POST", "/api/messages", json=body)
     assert field in fields(answer)
     assert idle_sqlite.get("/api/messages")["items"] == []
@@ -132,9 +134,7 @@ def idle_sqlite(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> 
 
 def test_bad_json_is_400_and_deep_json_422_and_a_half_surrogate_422(idle_sqlite: Client) -> None:
     def post(data: bytes, kind: str = "application/json") -> Any:
-        return idle_sqlite.call(
-            "POST", "/api/messages", data=data, headers={"Content-Type": kind}
-        )
+        return idle_sqlite.call("POST", "/api/messages", data=data, headers={"Content-Type": kind})
 
     assert post(b"{").status_code == 400
     assert post(b'{"to":"+15550100001","body":NaN}').status_code == 400
@@ -205,7 +205,9 @@ def test_a_list_is_paged_without_gaps_and_filtered(idle: Client) -> None:
 def test_a_scheduled_message_waits_and_can_be_canceled(
     client: Client, vendor: LoopbackVendor
 ) -> None:
-    later = client.send(to=PERSON, body="later", send_at="2026-12-31T09:00:00", timezone="Europe/Berlin")
+    later = client.send(
+        to=PERSON, body="later", send_at="2026-12-31T09:00:00", timezone="Europe/Berlin"
+    )
     assert later["status"] == "scheduled" and later["send_at"] == "2026-12-31T08:00:00.000Z"
     canceled = client.call("POST", f"/api/messages/{later['id']}/cancel")
     assert canceled.status_code == 200 and canceled.json()["status"] == "canceled"
@@ -288,7 +290,9 @@ def test_callbacks_repeat_and_come_in_any_order(client: Client, vendor: Loopback
 def test_another_key_or_none_gets_401_and_no_secret_is_told(idle_sqlite: Client) -> None:
     for key in (None, "wrong", "gw_abc_def", KEY[:-1], KEY + "x", "gw__", "\u00fc"):
         answer = idle_sqlite.stranger().call(
-            "GET", "/api/messages", headers={} if key is None else {"Authorization": f"Bearer {key}".encode()}
+            "GET",
+            "/api/messages",
+            headers={} if key is None else {"Authorization": f"Bearer {key}".encode()},
         )
         assert answer.status_code == 401, key
         assert answer.headers["www-authenticate"].startswith("Bearer")

@@ -51,9 +51,7 @@ def process(url: str, tmp_path: Path, vendor: LoopbackVendor) -> Iterator[Proces
         made.kill()
 
 
-def test_a_message_is_sent_answered_and_streamed(
-    process: Process, vendor: LoopbackVendor
-) -> None:
+def test_a_message_is_sent_answered_and_streamed(process: Process, vendor: LoopbackVendor) -> None:
     process.start()
     client = process.client
     with following(client) as stream:
@@ -62,9 +60,7 @@ def test_a_message_is_sent_answered_and_streamed(
         (request,) = vendor.requests
         assert request.field("To") == "+15550100001"
         assert request.field("Body") == "How are you?"
-        assert client.webhook(
-            "/api/webhooks/sms", inbound_form(sid(1), "Fine, thanks")
-        ).ok
+        assert client.webhook("/api/webhooks/sms", inbound_form(sid(1), "Fine, thanks")).ok
         eventually(lambda: "message.received" in stream.types(), "the answer on the stream")
         answer = next(e for e in stream.events if e["type"] == "message.received")
     message = answer["data"]["message"]

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from gateway.media import Folder, sniff
-from tests.running import ACCOUNT, Client, eventually, in_thread, inbound_form, sid, twilio, variables
+from tests.running import (
+    ACCOUNT,
+    Client,
+    eventually,
+    in_thread,
+    inbound_form,
+    sid,
+    twilio,
+    variables,
+)
 from tests.vendors import LoopbackVendor, Reply
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
@@ -49,9 +58,7 @@ def receive(client: Client, urls: list[tuple[str, str]]) -> list[str]:
 
 def fetched(client: Client, path: str) -> int:
     """The status of a file, once it is decided."""
-    return eventually(
-        lambda: (s := client.call("GET", path).status_code) != 503 and s, "the file"
-    )
+    return eventually(lambda: (s := client.call("GET", path).status_code) != 503 and s, "the file")
 
 
 def test_a_picture_is_fetched_with_credentials_and_shown(

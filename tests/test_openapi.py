@@ -18,7 +18,6 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from gateway.api.openapi import document
-
 from tests.databases import sqlite_copy
 from tests.running import Client, in_thread, inbound_form, sid, variables
 
@@ -38,7 +37,11 @@ def client(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Itera
 # The stream has no end, so it is left to tests of its own.
 SCHEMA = schemathesis.openapi.from_dict(document()).exclude(path="/api/events")
 DOCUMENTED = [result.ok() for result in SCHEMA.get_all_operations()]
-WITH_INPUT = [o for o in DOCUMENTED if o.label not in ("GET /health", "GET /health/ready", "GET /health/messaging")]
+WITH_INPUT = [
+    o
+    for o in DOCUMENTED
+    if o.label not in ("GET /health", "GET /health/ready", "GET /health/messaging")
+]
 CHECKS = (
     not_a_server_error,
     status_code_conformance,
@@ -69,9 +72,7 @@ def test_every_operation_answers_as_documented(operation: Any, client: Client) -
 
 
 @pytest.mark.parametrize("operation", WITH_INPUT, ids=lambda o: o.label)
-def test_what_the_document_forbids_is_refused_as_documented(
-    operation: Any, client: Client
-) -> None:
+def test_what_the_document_forbids_is_refused_as_documented(operation: Any, client: Client) -> None:
     @hypothesis.settings(
         max_examples=25,
         deadline=None,

@@ -243,9 +243,7 @@ def test_if_the_server_stays_away_the_outcome_is_unknown_and_repeating_is_safe(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_nothing_was_written_if_the_server_was_away_before(
-    postgres_url: str, wire: Wire
-) -> None:
+def test_nothing_was_written_if_the_server_was_away_before(postgres_url: str, wire: Wire) -> None:
     far, near = Store(Database(wire.url(postgres_url))), Store(Database(postgres_url))
     far.accept()
     wire.go_down()

@@ -62,14 +62,14 @@ def test_a_canceled_message_is_not_begun(store: Store) -> None:
     id_ = store.accept()
     assert store.cancel(id_)
     assert store.claim() == []
-    due = Attempt(new_id("att"), _due_of(store), "test", CONNECTION, OURS)
-    store.change("DELETE FROM queue WHERE message_id = ?", due.due.message_id)
-    assert store.do(BEGIN, due) == [False]
 
 
-def _due_of(store: Store):  # type: ignore[no-untyped-def]
+def test_what_is_not_in_the_queue_any_more_is_not_begun(store: Store) -> None:
     store.accept()
-    return store.claim()[0]
+    (due,) = store.claim()
+    store.change("DELETE FROM queue")
+    assert store.do(BEGIN, Attempt(new_id("att"), due, "test", CONNECTION, OURS)) == [False]
+    assert store.count("attempts") == 0
 
 
 def test_a_message_whose_time_is_over_is_not_begun(store: Store) -> None:
@@ -370,9 +370,7 @@ def test_the_same_id_of_two_vendor_accounts_is_two_ids(store: Store) -> None:
     one = store.begun()
     store.accept(to="+15551230009")
     (due,) = store.claim()
-    elsewhere = Connection(
-        id="c2", tenant_id="default", family="test", senders={}, account=""
-    )
+    elsewhere = Connection(id="c2", tenant_id="default", family="test", senders={}, account="")
     two = store.begin(due, elsewhere)
     assert two is not None
     store.settle(one, "SM1")

@@ -6,8 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from gateway.domain import (
     Channel,
@@ -43,10 +42,11 @@ def all_messages(store: Store) -> list[dict[str, Any]]:
 
 
 def test_a_webhook_is_kept_raw_with_an_allow_list_of_its_headers(store: Store) -> None:
-    assert store.receive("k1", said("m1")) == Taken(new=True)
+    taken = store.receive("k1", said("m1"), kept_headers=frozenset({"x-region"}))
+    assert taken == Taken(new=True)
     (row,) = store.rows("SELECT * FROM inbox")
     assert bytes(row.body) == b"raw \x00\xff k1"
-    assert json.loads(row.headers) == {"content-type": "text/plain"}
+    assert json.loads(row.headers) == {"content-type": "text/plain", "x-region": "us1"}
     assert (row.key, row.connection, row.verdict, row.state) == (
         "k1",
         CONNECTION.id,

@@ -6,8 +6,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from gateway.clock import new_id
 from gateway.domain import Receipt, Status, StatusUpdate, VendorError
@@ -320,8 +319,10 @@ def test_callbacks_of_one_batch_are_applied_in_their_order(
 
 def test_a_provider_may_report_without_a_webhook(store: Store) -> None:
     attempt = sent(store)
-    said = (update(Status.SENT, "a", attempt_id=attempt.id), update(Status.DELIVERED, "b",
-            attempt_id=attempt.id))
+    said = (
+        update(Status.SENT, "a", attempt_id=attempt.id),
+        update(Status.DELIVERED, "b", attempt_id=attempt.id),
+    )
     for _ in range(2):
         store.do(REPORT, Report(TENANT, CONNECTION.id, said))
     assert store.status(attempt.due.message_id) == "delivered"
@@ -338,8 +339,7 @@ def test_a_batch_settles_many_messages_and_their_parked_callbacks(store: Store) 
         )
     )
     outcomes = [
-        Outcome(a, receipt=Receipt(provider_message_id=f"SM{n}"))
-        for n, a in enumerate(attempts)
+        Outcome(a, receipt=Receipt(provider_message_id=f"SM{n}")) for n, a in enumerate(attempts)
     ]
     store.do(SETTLE, *outcomes)
     ends = [store.status(a.due.message_id) for a in attempts]

@@ -70,9 +70,7 @@ def test_writers_wait_for_each_other_and_do_not_deadlock(
     assert postgres.deadlocks() == before
 
 
-def test_three_processes_that_write_to_the_same_people_lose_nothing(
-    store: Store, url: str
-) -> None:
+def test_three_processes_that_write_to_the_same_people_lose_nothing(store: Store, url: str) -> None:
     with get_context("spawn").Pool(WRITERS) as pool:
         done = pool.starmap(write_batches, [(url, n) for n in range(WRITERS)])
     assert len(done) == WRITERS
@@ -110,9 +108,7 @@ def call_back(url: str, ids: list[str], ready: Barrier) -> None:
     store.database.close()
 
 
-def test_callbacks_that_race_with_their_settlements_are_all_applied(
-    store: Store, url: str
-) -> None:
+def test_callbacks_that_race_with_their_settlements_are_all_applied(store: Store, url: str) -> None:
     ids = store.accept_all(*(new_message(to=person(n)) for n in range(150)))
     ready = Barrier(4)
     runs = (settle_some, settle_some, call_back)

@@ -173,9 +173,7 @@ async def test_a_message_that_comes_later_is_sent_at_once(store: Store) -> None:
 
 
 async def test_a_conversation_is_sent_in_its_order(store: Store) -> None:
-    ids = store.accept_all(
-        *(new_message(body=f"{n}", to=person(n % 3)) for n in range(30))
-    )
+    ids = store.accept_all(*(new_message(body=f"{n}", to=person(n % 3)) for n in range(30)))
     random = Random(3)
 
     async def unevenly(vendor: Vendor, message: OutboundMessage) -> Receipt:

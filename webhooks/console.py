@@ -42,6 +42,7 @@ class ConsoleWebhook:
 
     name = "console"
     Settings = ConsoleWebhookSettings
+    kept_headers: frozenset[str] = frozenset()
     answer = Answer(status=204)
 
     @staticmethod

@@ -67,6 +67,7 @@ class TwilioWebhook:
 
     name = "twilio"
     Settings = TwilioWebhookSettings
+    kept_headers = frozenset({"i-twilio-idempotency-token", "x-home-region"})
     # Twilio, "How to respond to messages": TwiML without a verb says nothing to the person. Plain
     # text would be sent as a reply.
     answer = Answer(

@@ -14,6 +14,7 @@ from gateway.store import keys
 from gateway.store.keys import Identity
 from gateway.store.reader import Reader
 
+
 def header(connection: HTTPConnection, name: bytes) -> str:
     """A request's header by its lower-case name; blank where it is not there."""
     known = connection.scope.get("gateway.headers")

@@ -15,6 +15,7 @@ from gateway.errors import StoreUnavailable
 from gateway.store import feed
 from gateway.store.keys import Identity
 
+
 async def alive(request: Request) -> Response:
     """The process answers."""
     return answer({"status": "ok"})

@@ -266,7 +266,9 @@ def _problem(status: int) -> dict[str, Any]:
 
 
 def _health(summary: str, *errors: int) -> dict[str, Any]:
-    schema = {"application/json": {"schema": _object({"status": TEXT, "database": TEXT}, ("database",))}}
+    schema = {
+        "application/json": {"schema": _object({"status": TEXT, "database": TEXT}, ("database",))}
+    }
     return {
         "summary": summary,
         "tags": ["Health"],

@@ -111,7 +111,8 @@ def _write(tx: Tx, items: Sequence[NewMessage]) -> None:
         there = {row.id for row in made}
         rows = [row for row in rows if row["id"] in there]
     insert(tx, queue, [_entry(row, tx.now) for row in rows], "ON CONFLICT DO NOTHING")
-    conversations.touch_outbound(tx, [(r["tenant_id"], r["conversation_id"]) for r in rows])
+    older = [item.row for item in items if not item.wanted.created]
+    conversations.touch_outbound(tx, [(r["tenant_id"], r["conversation_id"]) for r in older])
     for row in rows:
         tx.emit(
             row["tenant_id"],

@@ -52,7 +52,7 @@ def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
             row = _new(tx, want)
             missing[tuple(row[c] for c in IDENTITY)] = row
             known.update({key: row for key in want.keys()})
-            want.created = True
+        want.created = row is missing.get(tuple(row[c] for c in IDENTITY))
         want.found = row
     rows = [missing[key] for key in sorted(missing)]
     made = insert(tx, conversations, rows, "ON CONFLICT DO NOTHING RETURNING id")

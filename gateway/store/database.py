@@ -210,7 +210,7 @@ def insert(tx: Tx, table: Table, rows: Sequence[Values], conflict: str = "") -> 
     end in RETURNING: then what it returns is the result."""
     if not rows:
         return []
-    columns = tuple(rows[0])
+    columns = tuple(c for c in rows[0] if any(row[c] is not None for row in rows))
     head = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES "
     found: list[Any] = []
     for piece in _pieces(rows):

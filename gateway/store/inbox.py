@@ -18,9 +18,7 @@ from gateway.store.conversations import Wanted
 from gateway.store.database import Again, Tx, insert, select
 from gateway.store.tables import inbox, media, messages
 
-KEPT_HEADERS = frozenset(
-    {"content-type", "content-length", "user-agent", "i-twilio-idempotency-token", "x-home-region"}
-)
+KEPT_HEADERS = frozenset({"content-type", "content-length", "user-agent"})
 DEDUPE = ("connection", "dedupe_key")
 # A form's signature has no separators, so the same signed bytes can be cut into parameters in
 # other ways. One that cannot be read gives way to one that can.
@@ -36,7 +34,7 @@ class Delivery:
     """A verified webhook and what it says. `state` and `detail` as in the inbox's row.
 
     `id` is made beforehand; None replays what the inbox already holds. `pools` are the sender
-    pools that are ours.
+    pools that are ours; `kept_headers` are those that the webhook has kept beside the usual ones.
     """
 
     id: str | None
@@ -46,6 +44,7 @@ class Delivery:
     state: str
     detail: str | None
     pools: frozenset[str] = frozenset()
+    kept_headers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,8 @@ def _store_raw(tx: Tx, items: Sequence[Delivery]) -> list[Delivery]:
 
 def _raw(tx: Tx, item: Delivery) -> dict[str, Any]:
     request = item.verified.request
-    headers = {name: value for name, value in request.headers.items() if name in KEPT_HEADERS}
+    kept = KEPT_HEADERS | item.kept_headers
+    headers = {name: value for name, value in request.headers.items() if name in kept}
     return {
         "tenant_id": item.tenant_id,
         "id": item.id,

@@ -44,8 +44,6 @@ MESSAGE_COLUMNS = (
     "read_at",
     "updated_at",
 )
-FIXED_IN_ATTEMPT = ("tenant_id", "message_id", "number", "started_at", "recipient", "lease_token")
-FIXED_IN_MESSAGE = ("conversation_id", "priority", "on_unknown", "send_at", "expires_at")
 SHOWN = (
     "provider",
     "connection",
@@ -68,12 +66,13 @@ class Thread:
 
     tx: Tx
     message: Fields
+    before: Fields  # the message as it was loaded
     attempts: list[Fields] = field(default_factory=list)
     entry: Fields | None = None
     entry_was: bool = False
     dirty_message: bool = False
     dirty_entry: bool = False
-    dirty_attempts: set[str] = field(default_factory=set)
+    dirty_attempts: dict[str, Fields] = field(default_factory=dict)  # as they were loaded
     new_attempts: list[Fields] = field(default_factory=list)
 
     @property
@@ -185,13 +184,13 @@ class Thread:
         moved = moves(attempt["rank"], status)
         if not moved and not extra:
             return False
+        if attempt not in self.new_attempts:
+            self.dirty_attempts.setdefault(attempt["id"], dict(attempt))
         if moved:
             self._move(attempt, status, values)
         else:  # old news, but perhaps with an id, a time or a price that we lacked
             extra = {k: v for k, v in extra.items() if not k.startswith("error_")}
         attempt.update(extra)
-        if attempt not in self.new_attempts:
-            self.dirty_attempts.add(attempt["id"])
         self._copy()
         return moved
 
@@ -223,7 +222,7 @@ class Ledger:
         self.threads: dict[MessageKey, Thread] = {}
         self.owners: dict[tuple[str, str], str] = {}  # attempts, by connection and vendor's id
         for row in select(tx, messages, KEY, wanted, MESSAGE_COLUMNS, lock=True):
-            self.threads[(row.tenant_id, row.id)] = Thread(tx, dict(row._mapping))
+            self.threads[(row.tenant_id, row.id)] = _loaded(tx, row)
         keys = sorted(self.threads)
         for row in select(tx, queue, QUEUE_KEY, keys, QUEUE_COLUMNS, lock=True):
             thread = self.threads[(row.tenant_id, row.message_id)]
@@ -248,12 +247,9 @@ class Ledger:
         self._write_attempts(threads)
 
     def _write_messages(self, threads: Sequence[Thread]) -> None:
-        rows = [
-            {k: v for k, v in t.message.items() if k not in FIXED_IN_MESSAGE}
-            for t in threads
-            if t.dirty_message
-        ]
-        update(self.tx, messages, KEY, rows)
+        dirty = [(t.message, t.before) for t in threads if t.dirty_message]
+        for rows in _alike(dirty, KEY):
+            update(self.tx, messages, KEY, rows)
 
     def _write_queue(self, threads: Sequence[Thread]) -> None:
         dirty = [t for t in threads if t.dirty_entry]
@@ -268,13 +264,31 @@ class Ledger:
 
     def _write_attempts(self, threads: Sequence[Thread]) -> None:
         insert(self.tx, attempts, [a for t in threads for a in t.new_attempts])
-        rows = [
-            {k: v for k, v in a.items() if k not in FIXED_IN_ATTEMPT}
+        dirty = [
+            (a, t.dirty_attempts[a["id"]])
             for t in threads
             for a in t.attempts
             if a["id"] in t.dirty_attempts
         ]
-        update(self.tx, attempts, ("id",), rows, only="t.rank <= v.rank")
+        for rows in _alike(dirty, ("id", "rank")):
+            update(self.tx, attempts, ("id",), rows, only="t.rank <= v.rank")
+
+
+def _loaded(tx: Tx, row: Any) -> Thread:
+    message = dict(row._mapping)
+    return Thread(tx, message, dict(message))
+
+
+def _alike(dirty: Sequence[tuple[Fields, Fields]], kept: tuple[str, ...]) -> list[list[Fields]]:
+    """What changed of each row, in groups that change the same columns: a column that is not
+    named costs nothing, nor do the indexes that it stands in."""
+    groups: dict[tuple[str, ...], list[Fields]] = {}
+    for row, before in dirty:
+        changed = tuple(name for name in row if name not in kept and row[name] != before[name])
+        if changed:
+            part = {name: row[name] for name in (*kept, *changed)}
+            groups.setdefault(changed, []).append(part)
+    return list(groups.values())
 
 
 def delete(tx: Tx, keys: Sequence[MessageKey]) -> None:
