@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -42,6 +44,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measures what was asked for."""
     given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     plan = QUICK if given.quick else Plan()
     if given.rounds:
         plan = replace(plan, rounds=max(1, given.rounds))

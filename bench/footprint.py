@@ -93,8 +93,9 @@ def _fill(bench: Bench, server: Server, data: Path) -> dict[str, float]:
     time.sleep(1.0)
     idle = server.process.memory()
     clients = bench.plan.clients[0]
+    longest = 120.0 if server.subject.kind == "gateway" else 10.0
     run = bench.run(
-        server, accepts(server, 0), clients=clients, seconds=120.0, most=bench.plan.crowd
+        server, accepts(server, 0), clients=clients, seconds=longest, most=bench.plan.crowd
     )
     deadline = time.monotonic() + 60
     while server.subject.kind == "gateway" and time.monotonic() < deadline:

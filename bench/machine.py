@@ -5,6 +5,7 @@ Servers run on one core, everything else on another; a machine with one core sha
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import platform
@@ -171,6 +172,7 @@ class Postgres:
         server = get_server(self.folder, cleanup_mode="stop")
         if self.environment:
             server.cleanup()
+            atexit.unregister(server._cleanup)
             with environment(self.environment):
                 server = get_server(self.folder, cleanup_mode="stop")
         self._server = server
@@ -202,6 +204,7 @@ class Postgres:
     def stop(self) -> None:
         """Stops it; its files go with the run's folder."""
         self._server.cleanup()
+        atexit.unregister(self._server._cleanup)  # else it makes its folder again at exit
 
 
 @contextlib.contextmanager

@@ -93,12 +93,18 @@ def _by_clients(figures: Sequence[Figure], judged: int) -> str:
         return ""
     by = {(f.subject, f.clients): f for f in figures}
     head = ("in a second, and p99 in ms, by clients", *map(str, numbers))
-    rows = []
-    for subject in dict.fromkeys(f.subject for f in figures):
-        cells = [by[subject, n] for n in numbers]
-        shown = (f"{number(f.median('rate'))} ({number(f.median('p99'), 1)})" for f in cells)
-        rows.append((named(subject), *shown))
+    rows = [
+        (named(subject), *(_cell(by.get((subject, n))) for n in numbers))
+        for subject in dict.fromkeys(f.subject for f in figures)
+    ]
     return "\n\n" + markdown(head, rows)
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "-"
+    sign = " (!)" if figure.wrong else ""
+    return f"{number(figure.median('rate'))} ({number(figure.median('p99'), 1)}){sign}"
 
 
 def stream(figures: Sequence[Figure]) -> str:
@@ -246,12 +252,13 @@ def plot(accepts: Sequence[Figure], webhooks: Sequence[Figure], path: Path) -> N
 
     matplotlib.rcParams["svg.hashsalt"] = "bench"
     panels = [("Durable accepts", accepts, "accepts"), ("Signed webhooks", webhooks, "webhooks")]
-    drawing, axes = pyplot.subplots(1, 2, figsize=(11, 4.4), sharex=True, layout="constrained")
+    drawing, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     for axis, (title, figures, name) in zip(axes, panels, strict=True):
         judged = [
             f for f in figures if f.clients == figures[0].clients and f.subject.kind != "bare"
         ]
         _bars(axis, judged, f"{title} at {figures[0].clients} clients", AIMS[name])
+    axes[0].invert_yaxis()
     drawing.savefig(path, metadata={"Date": None})
     pyplot.close(drawing)
 
@@ -268,14 +275,13 @@ def _bars(axis: Any, figures: Sequence[Figure], title: str, aim: float) -> None:
     colours = [COLOURS[f.subject.kind] for f in figures]
     axis.barh(list(places), values, xerr=errors, color=colours, ecolor="#333333", height=0.7)
     axis.set_yticks(list(places), [named(f.subject) for f in figures], fontsize=8)
-    axis.invert_yaxis()
     axis.axvline(aim, color="#333333", linestyle=":", linewidth=1)
     axis.annotate(f"aim {aim:.2f}", (aim, -0.6), fontsize=8, ha="center")
     for place, figure in zip(places, figures, strict=True):
         axis.annotate(
             f" {figure.median('rate'):,.0f}/s", (highs[place], place), va="center", fontsize=8
         )
-    axis.set_xlim(0, 1)
+    axis.set_xlim(0, max(0.6, *highs) * 1.15)
     axis.set_xlabel("share of what a bare Starlette server answers")
     axis.set_title(title, fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)

@@ -124,7 +124,7 @@ PLANS = st.builds(
     waiting=st.none() | st.sampled_from(sorted(WAITING)),
     end=st.none() | st.sampled_from(sorted(ENDS)),
 )
-bounded = settings(max_examples=400, deadline=None, derandomize=True)
+bounded = settings(max_examples=200, deadline=None, derandomize=True)
 
 
 @bounded

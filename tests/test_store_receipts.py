@@ -14,7 +14,7 @@ from gateway.errors import Ambiguous, Rejected, Unreachable
 from gateway.status import RANKS
 from gateway.store.deliveries import SETTLE, Attempt, Outcome
 from gateway.store.inbox import RECEIVE, REPORT, Report
-from tests.stored import CONNECTION, HOUR, NOW, TENANT, Store, delivery, update
+from tests.stored import CONNECTION, HOUR, NOW, TENANT, Store, delivery, future, update
 
 MANY = settings(
     max_examples=25,
@@ -225,6 +225,68 @@ def test_bad_news_about_an_older_attempt_leaves_the_next_one_be(store: Store) ->
     assert store.status(id_) == "sending"
     store.settle(second, "SM2")
     assert store.status(id_) == "accepted"
+
+
+def throttled(id_: str, status: Status = Status.FAILED, **more: Any) -> StatusUpdate:
+    """A callback that the vendor had no room after all."""
+    error = VendorError(code="30001", message="queue overflow", reason="throttled")
+    return about(id_, status, error=error, **more)
+
+
+def test_what_a_vendor_throttles_after_it_took_it_is_due_again(store: Store) -> None:
+    attempt = sent(store)
+    id_ = attempt.due.message_id
+    store.reports(throttled("SM1"))
+    entry, row = store.queued(id_), store.message(id_)
+    assert entry is not None
+    assert (row["status"], row["error_code"]) == ("queued", "30001")
+    assert entry["due_at"] - row["updated_at"] == 60_000
+    store.make_due(id_)
+    store.settle(store.next_attempt(id_), "SM2")
+    assert [a["status"] for a in store.attempts(id_)] == ["failed", "accepted"]
+    store.reports(throttled("SM2"))
+    again = store.queued(id_)
+    assert again is not None
+    assert again["due_at"] - store.message(id_)["updated_at"] == 120_000
+
+
+def test_only_the_newest_attempt_is_repeated_so_and_only_once(store: Store) -> None:
+    id_ = sent(store).due.message_id
+    store.reports(throttled("SM1"))
+    store.make_due(id_)
+    store.settle(store.next_attempt(id_), "SM2")
+    store.reports(throttled("SM1"), throttled("SM1", Status.UNDELIVERED))
+    assert (store.status(id_), store.queued(id_)) == ("accepted", None)
+
+
+def test_a_throttling_that_comes_before_the_vendors_answer_is_not_forgotten(store: Store) -> None:
+    attempt = store.begun()
+    store.reports(throttled("SM1", attempt_id=attempt.id))
+    store.settle(attempt, "SM1")
+    assert store.status(attempt.due.message_id) == "queued"
+    assert store.queued(attempt.due.message_id) is not None
+
+
+def test_delivered_after_it_calls_the_next_attempt_off(store: Store) -> None:
+    id_ = sent(store).due.message_id
+    store.reports(throttled("SM1"), about("SM1", Status.DELIVERED))
+    assert (store.status(id_), store.queued(id_)) == ("delivered", None)
+
+
+def test_a_throttled_message_is_not_repeated_for_ever(store: Store) -> None:
+    id_ = sent(store, "SM0").due.message_id
+    for n in range(1, 5):
+        store.reports(throttled(f"SM{n - 1}"))
+        store.make_due(id_)
+        store.settle(store.next_attempt(id_), f"SM{n}")
+    store.reports(throttled("SM4"))
+    assert (store.status(id_), store.queued(id_)) == ("failed", None)
+
+
+def test_a_throttled_message_that_would_be_late_has_failed(store: Store) -> None:
+    id_ = sent(store, expires_at=future(30_000)).due.message_id
+    store.reports(throttled("SM1"))
+    assert (store.status(id_), store.queued(id_)) == ("failed", None)
 
 
 @pytest.mark.parametrize(

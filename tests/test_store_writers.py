@@ -65,7 +65,7 @@ def test_writers_wait_for_each_other_and_do_not_deadlock(
 ) -> None:
     before, ready = postgres.deadlocks(), Barrier(WRITERS)
     with ThreadPoolExecutor(WRITERS) as pool:
-        for done in [pool.submit(write_batches, postgres_url, n, ready, 30) for n in range(3)]:
+        for done in [pool.submit(write_batches, postgres_url, n, ready, 24) for n in range(3)]:
             done.result(timeout=60)
     assert postgres.deadlocks() == before
 

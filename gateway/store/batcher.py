@@ -264,12 +264,13 @@ class Batcher:
                 log.warning("still away: %s", _brief(error))
                 time.sleep(0.1)
                 continue
+            results, topics = lost.args
             if landed:
-                results, topics = lost.args
                 return results, topics
             # Ids were made before the batch and every insert ignores what is there already, so
             # this is safe even if the lost COMMIT is still under way on the server.
-            return self.write(operation, items)
+            results, more = self.write(operation, items)
+            return results, topics | more
         raise OutcomeUnknown("whether it was committed could not be learned in time")
 
     def _one_by_one(

@@ -248,7 +248,7 @@ def _take(
         currency=receipt.cost.currency if receipt.cost else None,
         sender=receipt.sender,
     )
-    if thread.newest is attempt or thread.taken:
+    if thread.taken or (thread.newest is attempt and thread.under_way):
         thread.dequeue()
     thread.note()
 

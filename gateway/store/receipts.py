@@ -19,6 +19,9 @@ COLUMNS = tuple(column.name for column in receipts.columns)
 LOCATION = ("tenant_id", "message_id", "id", "connection", "provider_message_id")
 
 MISSED = 600_000  # milliseconds
+THROTTLED = "throttled"
+PAUSE = 60_000  # milliseconds, doubled each time, until what was throttled is tried again
+TRIES = 5
 
 Row = dict[str, Any]
 
@@ -173,7 +176,18 @@ def _apply(tx: Tx, ledger: Ledger, thread: Thread, row: Row) -> None:
     ended = thread.newest is attempt and thread.under_way and attempt["status"] != Status.SENDING
     if ended or thread.taken:  # a word about an older attempt leaves the next one be, else
         thread.dequeue()
+    if moved and row["error_reason"] == THROTTLED and thread.newest is attempt:
+        _again(tx, thread)
     thread.note()
+
+
+def _again(tx: Tx, thread: Thread) -> None:
+    """Makes a next attempt due: the vendor took the message, and then had no room for it."""
+    made = len(thread.attempts)
+    due = tx.now + PAUSE * 2 ** (made - 1)
+    ended = thread.taken or thread.message["ended_as"] is not None
+    if not ended and made < TRIES and due < thread.message["expires_at"]:
+        thread.requeue(due, attempts=made)
 
 
 def _binds(tx: Tx, ledger: Ledger, attempt: Mapping[str, Any], id_: str | None) -> bool:
