@@ -87,7 +87,7 @@ class Folder:
 
     def path(self, tenant_id: str, id_: str) -> Path:
         """Where a file lies. Ids are ours, never a sender's."""
-        return self.root / tenant_id / id_[-2:] / id_
+        return self.root / tenant_id / id_[-4:-2] / id_
 
     def write(self, tenant_id: str, id_: str, data: bytes) -> None:
         """Stores a file durably."""

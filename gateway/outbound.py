@@ -212,7 +212,7 @@ class Outbound:
             problems.append(("channel", "must be email for a subject, html or email"))
         for place, file in enumerate(draft.media):
             url = str(file.get("url", ""))
-            if not url.startswith("https://") and not url.startswith("/api/media/"):
+            if not url.startswith("https://"):
                 problems.append((f"media.{place}.url", "must be an https URL"))
 
     def _times(self, draft: Draft, problems: list[tuple[str, str]]) -> tuple[int | None, int]:

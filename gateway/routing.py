@@ -9,6 +9,9 @@ from gateway.domain import Capabilities, Channel, Connection, MessageType, OnUnk
 from gateway.errors import Again, Ambiguous, ProviderError, Throttled
 
 
+RESENDS = 3  # attempts, after which one more without an answer is not repeated, whatever the policy
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A provider that is set up, with the connection it sends over."""
@@ -71,7 +74,7 @@ def retry_in(
     if made > policy.limit:
         return None
     if isinstance(error, Ambiguous):
-        if on_unknown is not OnUnknown.RESEND:
+        if on_unknown is not OnUnknown.RESEND or made >= RESENDS:
             return None
     elif error.again is not Again.LATER:
         return None

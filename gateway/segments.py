@@ -5,6 +5,7 @@ A character is never cut in two: not an escaped GSM-7 one, not a surrogate pair.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 GSM_BASIC = frozenset(
@@ -12,6 +13,7 @@ GSM_BASIC = frozenset(
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
 GSM_EXTENSION = frozenset("\f^{}\\[~]|€")  # each is an escape and a character
+PLAIN = re.compile(r"[A-Za-z0-9 \n\r!\"#%&'()*+,\-./:;<=>?@_$]*")  # one septet each
 GSM_SINGLE, GSM_PART = 160, 153  # septets; a part gives 7 to its concatenation header
 UCS2_SINGLE, UCS2_PART = 70, 67  # 16-bit units; a part gives 3
 
@@ -28,6 +30,8 @@ class Count:
 
 def count(text: str) -> Count:
     """Counts a text as a phone network does. An empty text is one segment."""
+    if len(text) <= GSM_SINGLE and PLAIN.fullmatch(text):
+        return Count("GSM-7", len(text), 1, ())
     costly = {c for c in text if c not in GSM_BASIC and c not in GSM_EXTENSION}
     if costly:
         sizes = [2 if ord(c) > 0xFFFF else 1 for c in text]

@@ -37,7 +37,9 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 COMMAND = re.compile(r"(?:^|[|;&/]\s*)gateway ((?:[a-z]+ ?){1,2})([^|;&\n]*)", re.MULTILINE)
 OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 REQUEST = re.compile(r"(?:^|`|\s)(GET|POST|PUT|PATCH|DELETE) (/[^\s`|,;]+)")
-PATH = re.compile(r"(?:^|[\s`(|\"]|https?://[^\s/`]+|\$B)(/(?:api|health)(?:/[\w{}.…-]+)*)", re.M)
+PATH = re.compile(
+    r"(?:^|[\s`(|\"]|https?://[^\s/`]+|\$B)(/(?:api|health)(?:/[\w{}.…-]+)*)", re.MULTILINE
+)
 VARIABLE = re.compile(r"(?<![\w$])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?!\w)")
 
 every_document = pytest.mark.parametrize("path", DOCS, ids=lambda p: p.name)
@@ -150,10 +152,9 @@ def test_every_variable_is_configured_once_with_its_default() -> None:
     ]
     assert len(listed) == len({name for name, _ in listed})
     assert {name for name, _ in listed} == VARIABLES
-    defaults = examples()
-    for name, said in listed:
-        assert said.partition(":")[0] == "unset" if not defaults[name] else True, name
-        assert not defaults[name] or said == f"`{defaults[name]}`", name
+    for name, default in examples().items():
+        said = dict(listed)[name]
+        assert (said == f"`{default}`") if default else said.startswith("unset"), name
 
 
 def test_the_table_of_error_codes_is_that_of_the_adapter() -> None:

@@ -325,6 +325,66 @@ async def test_a_follower_does_not_miss_what_comes_while_it_arrives(store: Store
                 assert kinds(await take(stream, 1)) == [f"e{n}"]
 
 
+async def test_a_follower_need_not_wait_for_news_to_hear_what_was_said(store: Store) -> None:
+    async with hub_of(store, poll=30) as hub, following(hub, 0) as one:
+        tell(store.database, "a", "b")
+        async with following(hub, 0) as two:
+            assert kinds(await take(two, 2)) == ["a", "b"]
+        assert kinds(await take(one, 2)) == ["a", "b"]
+
+
+class Held(Reader):
+    """A reader whose next answer is held back."""
+
+    gate: asyncio.Event | None = None
+
+    async def call(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        """Reads, and answers when it may."""
+        found = await super().call(query, *args, **kwargs)
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            await gate.wait()
+        return found
+
+
+async def test_a_follower_that_arrives_slowly_takes_nothing_from_a_quicker_one(
+    store: Store,
+) -> None:
+    tell(store.database, "a")
+    (first,) = numbered(store)
+    reader = Held(store.database)
+    hub = Hub(reader, poll=30)
+    await hub.start()
+    tell(store.database, "b", "c")
+    bounds, page = asyncio.Event(), asyncio.Event()
+    reader.gate = bounds
+    async with aclosing(hub.follow(TENANT, None, 30)) as slow:
+        arriving = asyncio.create_task(anext(slow))
+        while reader.gate is not None:
+            await asyncio.sleep(0)
+        async with following(hub, first) as quick:
+            reader.gate = page
+            taking = asyncio.create_task(take(quick, 2))
+            while reader.gate is not None:  # until the hub's own reading is under way
+                await asyncio.sleep(0)
+            bounds.set()
+            assert isinstance(await arriving, Opened)
+            page.set()
+            assert kinds(await taking) == ["b", "c"]
+    await hub.stop()
+    reader.close()
+
+
+async def test_a_reading_transaction_sees_one_moment(store: Store) -> None:
+    tell(store.database, "a")
+    with store.database.read() as tx:
+        before = feed.bounds(tx)
+        await asyncio.to_thread(tell, store.database, "b")
+        assert feed.bounds(tx) == before
+        assert kinds(feed.after(tx, 0)) == ["a"]
+    assert len(numbered(store)) == 2
+
+
 async def test_the_feed_goes_on_after_the_database_was_away(store: Store) -> None:
     async with hub_of(store) as hub, following(hub, 0) as stream:
         store.change("ALTER TABLE events RENAME TO gone")

@@ -88,18 +88,23 @@ def test_every_table_names_its_tenant_and_every_foreign_key_goes_through_it() ->
             assert "tenant_id" in key.column_keys, table.name
 
 
-def upgrade_there(url: str) -> str:
+def upgrade_there(url: str, ready: Any) -> None:
     """What each of several processes does at its start."""
     database = Database(url)
-    try:
-        return upgrade(database)
-    finally:
-        database.close()
+    ready.wait()
+    assert upgrade(database) == head()
+    database.close()
 
 
 def test_processes_that_start_at_the_same_moment_migrate_once(empty_url: str) -> None:
-    with get_context("spawn").Pool(3) as pool:
-        assert pool.map(upgrade_there, [empty_url] * 3) == [head()] * 3
+    spawn = get_context("spawn")
+    ready = spawn.Barrier(3)
+    processes = [spawn.Process(target=upgrade_there, args=(empty_url, ready)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
     database = Database(empty_url)
     assert not needed(database)
     assert Store(database).value("SELECT COUNT(*) FROM alembic_version") == 1

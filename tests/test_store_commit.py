@@ -157,8 +157,9 @@ def test_a_settlement_whose_commit_was_cut_is_made(
     if late:
         store.lapse()
     cutter.cut(when)
-    cutter.store.do(SETTLE, Outcome(attempt, receipt=Receipt(provider_message_id="SM1")))
-    assert cutter.cuts == 1
+    outcome = Outcome(attempt, receipt=Receipt(provider_message_id="SM1"))
+    _, topics = cutter.store.batcher.write(SETTLE, [outcome])
+    assert (topics, cutter.cuts) == ({"events"}, 1)
     row = store.message(attempt.due.message_id)
     assert (row["status"], row["provider_message_id"]) == ("accepted", "SM1")
     assert store.told(attempt.due.message_id).count("message.accepted") == 1

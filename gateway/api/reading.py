@@ -110,7 +110,7 @@ def validate(model: type[M], value: Any) -> M:
         return model.model_validate(value)
     except ValidationError as error:
         raise unprocessable(
-            (".".join(str(part) for part in e["loc"]), str(e["msg"]))
+            (".".join(str(part) for part in e["loc"]), str(e["msg"]).removeprefix("Value error, "))
             for e in error.errors(include_url=False, include_input=False)
         ) from None
 

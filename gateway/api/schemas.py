@@ -31,7 +31,7 @@ class Media(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: str = Field(max_length=2048, description="An https URL, or one of our /api/media/….")
+    url: str = Field(max_length=2048, description="An https URL that the vendor can fetch.")
     content_type: str | None = Field(default=None, max_length=255, pattern=r"^[\w.+-]+/[\w.+-]+$")
     filename: str | None = Field(default=None, max_length=255)
 

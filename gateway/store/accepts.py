@@ -11,7 +11,8 @@ from gateway.domain import LANES, Priority, Status
 from gateway.store import conversations
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
-from gateway.store.database import Again, Tx, insert, select
+from gateway.store.database import Again, Tx
+from gateway.store.rows import insert, select
 from gateway.store.tables import idempotency, messages, queue
 from gateway.views import View, message_view
 

@@ -30,6 +30,7 @@ log = logging.getLogger("gateway.store")
 
 BATCH = 500  # items in one transaction
 WAITING = 20_000  # items that may wait, of all operations together
+GATHERING = 0.02  # seconds at most, while a busy loop goes on bringing items
 PATIENCE = 5.0  # seconds to come back after a lost connection, and to wait for a turn
 REPEATS = 20  # of a batch that another process was quicker than
 
@@ -86,7 +87,10 @@ class Batcher:
         self._queues: dict[Operation[Any, Any], deque[_Waiting]] = {}
         self._turns: list[Operation[Any, Any]] = []
         self._count = 0
+        self._staged: list[tuple[Operation[Any, Any], _Waiting]] = []
+        self._staged_at = 0.0
         self._condition = threading.Condition()
+        self._taking = True
         self._closing = False
         self._idle = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -103,6 +107,9 @@ class Batcher:
 
     async def stop(self) -> None:
         """Finishes what waits, then ends the thread."""
+        self._taking = False
+        while self._staged:
+            await asyncio.sleep(0)
         with self._condition:
             self._closing = True
             self._condition.notify()
@@ -120,18 +127,34 @@ class Batcher:
         """
         assert self._loop is not None
         future: asyncio.Future[R] = self._loop.create_future()
+        if not self._taking or self._count + len(self._staged) >= WAITING:
+            future.set_exception(StoreUnavailable("the database is not keeping up"))
+            return future
+        if not self._staged:
+            self._staged_at = self._loop.time()
+            self._loop.call_soon(self._hand_over, 1)
+        self._staged.append((operation, _Waiting(item, future, time.monotonic())))
+        return future
+
+    def _hand_over(self, seen: int) -> None:
+        """Gives the thread what the loop has brought, once a turn of the loop brings nothing
+        more: requests that came together become one commit, and nobody waits for a clock."""
+        assert self._loop is not None
+        count = len(self._staged)
+        late = self._loop.time() - self._staged_at > GATHERING
+        if count > seen and count < BATCH and not late:
+            self._loop.call_soon(self._hand_over, count)
+            return
         with self._condition:
-            if self._closing or self._count >= WAITING:
-                future.set_exception(StoreUnavailable("the database is not keeping up"))
-                return future
-            line = self._queues.get(operation)
-            if line is None:
-                line = self._queues[operation] = deque()
-            line.append(_Waiting(item, future, time.monotonic()))
-            self._count += 1
+            for operation, waiting in self._staged:
+                line = self._queues.get(operation)
+                if line is None:
+                    line = self._queues[operation] = deque()
+                line.append(waiting)
+            self._count += count
+            self._staged.clear()
             if self._idle:
                 self._condition.notify()
-        return future
 
     def _next(self) -> tuple[Operation[Any, Any], list[_Waiting]] | None:
         with self._condition:
@@ -192,12 +215,12 @@ class Batcher:
         now = time.monotonic()
         with self._condition:
             for line in self._queues.values():
-                while line and now - line[0].since > PATIENCE * 2:
+                while line and now - line[0].since > PATIENCE:
                     late = line.popleft()
                     self._count -= 1
                     _fail(late, StoreUnavailable("the database did not answer in time"))
         for waiting in list(self._running):
-            if now - waiting.since > PATIENCE * 4:
+            if now - waiting.since > PATIENCE * 2:
                 _fail(waiting, OutcomeUnknown("the database did not answer in time"))
         self._watch = self._loop.call_later(0.5, self._look)
 

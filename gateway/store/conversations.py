@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.clock import new_id
-from gateway.store.database import Again, Tx, insert, select, update
+from gateway.store.database import Again, Tx
+from gateway.store.rows import insert, select, update
 from gateway.store.tables import aliases, conversations
 
 COLUMNS = tuple(column.name for column in conversations.columns)
 IDENTITY = ("tenant_id", "channel", "our_key", "address")
 
+ALIASED = frozenset({"whatsapp", "rcs"})  # channels on which a person has several addresses
 INBOUND = {
     "unread_count": "t.unread_count + v.unread_count",
     "our_address": "COALESCE(v.our_address, t.our_address)",
@@ -69,7 +71,7 @@ def _known(tx: Tx, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
     for row in rows:
         values = dict(row._mapping)
         found[tuple(values[c] for c in IDENTITY)] = values
-    rest = [key for key in keys if key not in found]
+    rest = [key for key in keys if key not in found and key[1] in ALIASED]
     if not rest:
         return found
     named = select(tx, aliases, IDENTITY, rest, (*IDENTITY, "conversation_id"))

@@ -6,25 +6,23 @@ code path. A transaction collects what it has to say in the feed and says it las
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.pool import QueuePool
 
 from gateway.store import tables
+from gateway.store.rows import insert
 from gateway.store.tx import Tx as Tx
-from gateway.store.tx import Values
 
 FEED_LOCK = 0x6D736777  # PostgreSQL's advisory lock around the feed's numbers
 MIGRATION_LOCK = FEED_LOCK + 1
 CHANNEL = "gateway"  # of LISTEN and NOTIFY
 TIMEOUT = 5  # seconds, of everything that waits for the database
-LARGEST = 256  # rows in one statement; within the parameter limits of both databases
 
 class Again(Exception):
     """Another process was quicker; the whole batch is to be repeated and will see it."""
@@ -178,108 +176,3 @@ def finish(tx: Tx) -> None:
         tx.topics.add("events")
     if tx.postgres and tx.topics:
         tx.run("SELECT pg_notify(?, ?)", (CHANNEL, ",".join(sorted(tx.topics))))
-
-
-# Statements over many rows. The text is made once for each number of rows that is a power of
-# two, so both databases keep it prepared; one statement releases the interpreter once, where a
-# statement per row would wait for it again each time.
-
-
-def _sizes(count: int) -> Iterator[int]:
-    while count:
-        size = min(LARGEST, 1 << (count.bit_length() - 1))
-        yield size
-        count -= size
-
-
-def _pieces(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    start = 0
-    for size in _sizes(len(rows)):
-        yield rows[start : start + size]
-        start += size
-
-
-@lru_cache(maxsize=1024)
-def _marks(columns: int, rows: int) -> str:
-    one = "(" + ", ".join("?" * columns) + ")"
-    return ", ".join([one] * rows)
-
-
-def insert(tx: Tx, table: Table, rows: Sequence[Values], conflict: str = "") -> list[Any]:
-    """Inserts rows that all have the same keys. `conflict` is an ON CONFLICT clause, which may
-    end in RETURNING: then what it returns is the result."""
-    if not rows:
-        return []
-    columns = tuple(c for c in rows[0] if any(row[c] is not None for row in rows))
-    head = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES "
-    found: list[Any] = []
-    for piece in _pieces(rows):
-        values = [row[column] for row in piece for column in columns]
-        result = tx.run(f"{head}{_marks(len(columns), len(piece))} {conflict}", values)
-        if "RETURNING" in conflict:
-            found.extend(result.fetchall())
-    return found
-
-
-@lru_cache(maxsize=1024)
-def _typed(table: Table, columns: tuple[str, ...], rows: int) -> str:
-    """A list of rows whose first row tells the types, which PostgreSQL cannot guess."""
-    kinds = ", ".join(f"CAST(? AS {table.c[column].type.compile()})" for column in columns)
-    more = f", {_marks(len(columns), rows - 1)}" if rows > 1 else ""
-    return f"(VALUES ({kinds}){more})"
-
-
-def update(
-    tx: Tx,
-    table: Table,
-    keys: tuple[str, ...],
-    rows: Sequence[Values],
-    *,
-    only: str = "TRUE",
-    how: Mapping[str, str] | None = None,
-) -> int:
-    """Sets, row by row, what each of `rows` holds beside its keys. Rows have the same keys in
-    the same order. `only` narrows it and `how` gives a column another expression than its new
-    value, with `t` the table and `v` the new values. Returns how many changed."""
-    if not rows:
-        return 0
-    columns, how = tuple(rows[0]), how or {}
-    sets = ", ".join(f"{c} = {how.get(c, 'v.' + c)}" for c in columns if c not in keys)
-    match = " AND ".join(f"t.{key} = v.{key}" for key in keys)
-    changed = 0
-    for piece in _pieces(rows):
-        values = [row[column] for row in piece for column in columns]
-        listed = _typed(table, columns, len(piece))
-        changed += tx.run(
-            f"WITH v ({', '.join(columns)}) AS {listed} "
-            f"UPDATE {table.name} AS t SET {sets} FROM v WHERE {match} AND {only}",
-            values,
-        ).rowcount
-    return changed
-
-
-def select(
-    tx: Tx,
-    table: Table,
-    keys: tuple[str, ...],
-    wanted: Sequence[tuple[Any, ...]],
-    columns: Sequence[str],
-    *,
-    lock: bool = False,
-) -> list[Any]:
-    """The rows whose keys are among `wanted`, in the order of the keys. `lock` keeps them from
-    other processes until the transaction ends."""
-    unique = sorted(set(wanted))
-    found: list[Any] = []
-    names = ", ".join(f"t.{column}" for column in columns)
-    match = " AND ".join(f"t.{key} = w.{key}" for key in keys)
-    order = ", ".join(f"t.{key}" for key in keys)
-    tail = " FOR NO KEY UPDATE OF t" if lock and tx.postgres else ""
-    for piece in _pieces(unique):
-        listed = _typed(table, keys, len(piece))
-        found += tx.run(
-            f"WITH w ({', '.join(keys)}) AS {listed} "
-            f"SELECT {names} FROM w JOIN {table.name} AS t ON {match} ORDER BY {order}{tail}",
-            [value for row in piece for value in row],
-        ).fetchall()
-    return found

@@ -12,15 +12,16 @@ from typing import Any
 
 from gateway.domain import Connection, OnUnknown, Receipt, Status
 from gateway.errors import ProviderError, Rejected
+from gateway.routing import RESENDS
 from gateway.status import RANKS
 from gateway.store import receipts
 from gateway.store.batcher import Operation
-from gateway.store.database import Tx, select
+from gateway.store.database import Tx
+from gateway.store.rows import select
 from gateway.store.ledger import Ledger, MessageKey, Thread
 from gateway.store.tables import attempts
 
 CLAIMS = 3  # without an attempt, then a message is put aside
-RESENDS = 3  # attempts, after which one more without an answer is not repeated, whatever the policy
 SWEEP = 500  # rows looked at in one go
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from gateway.domain import Direction, Status
 from gateway.store.batcher import Operation
-from gateway.store.database import Tx, select
+from gateway.store.database import Tx
+from gateway.store.rows import select
 from gateway.store.ledger import Ledger
 from gateway.store.tables import messages
 

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from gateway.clock import show
-from gateway.store.database import Tx, select
+from gateway.store.database import Tx
+from gateway.store.rows import select
 from gateway.store.tables import conversations, messages
 from gateway.views import conversation_view, message_view
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.store.batcher import Operation
-from gateway.store.database import Tx, update
+from gateway.store.database import Tx
+from gateway.store.rows import update
 from gateway.store.tables import media
 
 

@@ -15,7 +15,8 @@ from gateway.domain import Direction, Event, InboundMessage, Priority, Status, S
 from gateway.store import conversations, receipts
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
-from gateway.store.database import Again, Tx, insert, select
+from gateway.store.database import Again, Tx
+from gateway.store.rows import insert, select
 from gateway.store.tables import inbox, media, messages
 
 KEPT_HEADERS = frozenset({"content-type", "content-length", "user-agent"})

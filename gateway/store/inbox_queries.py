@@ -8,7 +8,8 @@ from typing import Any
 
 from gateway.store import inbox as receiving
 from gateway.store.batcher import Operation
-from gateway.store.database import Tx, update
+from gateway.store.database import Tx
+from gateway.store.rows import update
 from gateway.store.inbox import Delivery
 from gateway.store.tables import inbox
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from gateway.domain import LANES, Priority, Status
 from gateway.status import RANKS, TAKEN, AttemptState, Plan, furthest, moves, status_of
-from gateway.store.database import Tx, insert, select, update
+from gateway.store.database import Tx
+from gateway.store.rows import insert, select, update
 from gateway.store.tables import attempts, messages, queue
 
 KEY = ("tenant_id", "id")

@@ -11,7 +11,8 @@ from typing import Any
 
 from gateway.clock import first_id, new_id, to_ms
 from gateway.domain import Status, StatusUpdate
-from gateway.store.database import Tx, insert, select, update
+from gateway.store.database import Tx
+from gateway.store.rows import insert, select, update
 from gateway.store.ledger import Ledger, MessageKey, Thread
 from gateway.store.tables import attempts, receipts
 

@@ -148,13 +148,11 @@ class MessageRow(Base, table=True):
 
 
 class QueueRow(Base, table=True):
-    """A message that waits for its next attempt. No row: nothing is due."""
+    """A message that waits for its next attempt. No row: nothing is due. Written in one
+    transaction with its message, so a foreign key would check what cannot be otherwise."""
 
     __tablename__ = "queue"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["tenant_id", "message_id"], ["messages.tenant_id", "messages.id"]
-        ),
         Index(
             "ix_queue_ready",
             "lane",

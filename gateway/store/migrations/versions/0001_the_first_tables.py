@@ -249,7 +249,6 @@ def upgrade() -> None:
     sa.Column('lease_token', sa.Text(), nullable=True),
     sa.Column('lease_until', sa.BigInteger(), nullable=False),
     sa.Column('quarantined', sa.Integer(), nullable=False),
-    sa.ForeignKeyConstraint(['tenant_id', 'message_id'], ['messages.tenant_id', 'messages.id'], name=op.f('fk_queue_messages')),
     sa.PrimaryKeyConstraint('tenant_id', 'message_id', name=op.f('pk_queue'))
     )
     with op.batch_alter_table('queue', schema=None) as batch_op:
