@@ -42,6 +42,9 @@ class Priority(StrEnum):
 LANES = {Priority.URGENT: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
 
 
+RESENDS = 3  # attempts at a message whose answers are lost, whatever its policy
+
+
 class OnUnknown(StrEnum):
     """What to do when nobody can say whether the vendor took a message."""
 

@@ -19,7 +19,7 @@ from gateway.store.files import DONE, WANT, Fetched, Wanted
 
 log = logging.getLogger("gateway.media")
 
-TRIES = 8
+TRIES = 34  # an hour apart at most: a day
 LEASE = 120_000  # milliseconds
 AT_ONCE = 8
 INLINE = frozenset(
@@ -175,5 +175,9 @@ class MediaWorker:
                 return Fetched(tenant_id, id_, "failed", detail=str(error.code))
             wait = min(3600, 2 ** row["tries"]) * 1000
             return Fetched(tenant_id, id_, "pending", detail=str(error.code), retry_in=wait)
-        await asyncio.to_thread(self._folder.write, tenant_id, id_, file.data)
+        try:
+            await asyncio.to_thread(self._folder.write, tenant_id, id_, file.data)
+        except OSError as error:
+            log.error("%s cannot be kept: %s", id_, error.strerror)
+            return Fetched(tenant_id, id_, "pending", detail="disk", retry_in=60_000)
         return Fetched(tenant_id, id_, "stored", sniff(file.data), len(file.data))

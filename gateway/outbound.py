@@ -25,6 +25,8 @@ from gateway.store.tables import messages
 COLUMNS = tuple(c.name for c in messages.columns)
 EMPTY_ROW: dict[str, Any] = dict.fromkeys(COLUMNS)
 MEDIA_TYPES = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": MessageType.VIDEO}
+FILES = frozenset({*MEDIA_TYPES.values(), MessageType.DOCUMENT, MessageType.STICKER})
+ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
 FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
 
 
@@ -109,6 +111,17 @@ class Outbound:
             route, key, hashlib.sha256(canonical.encode()).hexdigest(), self._kept
         )
 
+    def as_stored(self, text: str) -> str:
+        """An address to look for, as it is stored where it is a phone number or an email's. A
+        bare + of a query comes as a space."""
+        text = "+" + text[1:] if text.startswith(" ") else text
+        if addresses.SHORT_CODE.fullmatch(text):
+            return text
+        try:
+            return addresses.email(text) if "@" in text else addresses.phone(text, self._region)
+        except addresses.AddressError:
+            return text
+
     def prepare(
         self, draft: Draft, tenant_id: str, key: IdempotencyKey | None = None
     ) -> NewMessage:
@@ -118,7 +131,7 @@ class Outbound:
         route = self._route(draft, kind, problems)
         to = self._person(draft, problems)
         sender = self._sender(draft, route, problems)
-        self._content(draft, problems)
+        self._content(draft, kind, problems)
         send_at, expires_at = self._times(draft, problems)
         if problems:
             raise Invalid(problems)
@@ -205,9 +218,16 @@ class Outbound:
         """An answer comes from the address that the person wrote to."""
         return Sender(address=thread.our_address) if thread.our_address else default or Sender()
 
-    def _content(self, draft: Draft, problems: list[tuple[str, str]]) -> None:
-        if not (draft.body or draft.media or draft.template or draft.content or draft.html):
-            problems.append(("body", "is needed, or media"))
+    def _content(self, draft: Draft, kind: MessageType, problems: list[tuple[str, str]]) -> None:
+        said = draft.body or draft.media or draft.template or draft.html
+        if not said and (kind is MessageType.TEXT or not draft.content):
+            problems.append(("body", "is needed, or media, or a template"))
+        if kind in FILES and not draft.media:
+            problems.append(("media", f"is needed for the type {kind}"))
+        if draft.channel in ONE_FILE and len(draft.media) > 1:
+            problems.append(
+                ("media", f"may be one file on {draft.channel}: send a message for each")
+            )
         if draft.channel is not Channel.EMAIL and (draft.subject or draft.html or draft.email):
             problems.append(("channel", "must be email for a subject, html or email"))
         for place, file in enumerate(draft.media):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.domain import Capabilities, Channel, Connection, MessageType, OnUnknown
+from gateway.domain import RESENDS, Capabilities, Channel, Connection, MessageType, OnUnknown
 from gateway.errors import Again, Ambiguous, ProviderError, Throttled
 
 
-RESENDS = 3  # attempts, after which one more without an answer is not repeated, whatever the policy
+LONGEST = 3600.0  # seconds that a vendor's Retry-After is believed, for it holds up a person's thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,11 @@ def retry_in(
     if isinstance(error, Ambiguous):
         if on_unknown is not OnUnknown.RESEND or made >= RESENDS:
             return None
+    elif error.again is Again.AFTER_CHANGE:  # somebody has to act, so there is no hurry
+        return policy.cap * (0.5 + luck / 2)
     elif error.again is not Again.LATER:
         return None
     window = min(policy.cap, policy.base * 2.0 ** min(made - 1, 30))
     if isinstance(error, Throttled) and error.retry_after is not None:
-        return min(max(error.retry_after, 0.0), 86400.0) + luck * policy.base
+        return min(max(error.retry_after, 0.0), max(policy.cap, LONGEST)) + luck * policy.base
     return window * luck

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     lease_time: Duration = 60.0
     retry_base: Duration = 2.0
     retry_cap: Duration = 600.0
-    retry_limit: int = Field(default=8, ge=0, le=100)
+    retry_limit: int = Field(default=1000, ge=0, le=100_000)
     receipt_timeout: Duration = 72 * 3600.0
     message_expiry: Duration = 24 * 3600.0
     media_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024)

@@ -55,6 +55,7 @@ log = logging.getLogger("gateway.worker")
 
 GRACE = 1.0  # seconds that a send may exceed the time of its adapter
 LAST_WRITES = 5.0  # seconds, at the very end, for what was cut off to be stored
+UNSTORABLE_TRIES = 8
 UNSTORABLE = Ambiguous("the vendor's answer could not be stored", code="unstorable")
 CLASSES = frozenset(REASONS) - {ProviderError}  # whatever is of no class is ambiguous
 
@@ -161,7 +162,7 @@ class Worker:
         lease = int(self._limits.lease * 1000)
         self._wake.clear()
         started = self._clock.monotonic()
-        due = await self._batcher.submit(CLAIM, Claim(new_id("lease"), wanted, lease))
+        due = await self._batcher.submit(CLAIM, Claim(new_id("lease"), wanted, lease, tuple(self._routes)))
         for item in due:
             self._free -= 1
             task = asyncio.create_task(self._deliver(item, started))
@@ -188,9 +189,16 @@ class Worker:
         try:
             if not await self._batcher.submit(BEGIN, attempt):
                 return
-        except (StoreUnavailable, OutcomeUnknown) as error:
+        except StoreUnavailable as error:
             log.warning("%s was not begun: %s", due.message_id, error)
-            return  # nothing goes to the wire; the lease runs out
+            return  # nothing was written, and nothing goes to the wire; the lease runs out
+        except (OutcomeUnknown, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and not self._stopping:
+                raise
+            # Perhaps the attempt stands in the database. We know that it never reached the wire.
+            idle = Unreachable("the attempt was not begun", code="not_begun")
+            await self._settle(Outcome(attempt, error=idle, retry_in=0))
+            return
         spent = self._clock.monotonic() - leased
         if spent > self._limits.lease - self._limits.send - GRACE:
             late = Unreachable("the lease would not have outlived the send", code="late")
@@ -232,7 +240,7 @@ class Worker:
 
     async def _settle(self, outcome: Outcome) -> None:
         """T3 is kept and repeated until it is stored: the vendor's answer is not to be lost."""
-        pause = 0.1
+        pause, tries = 0.1, 0
         while True:
             try:
                 await self._batcher.submit(SETTLE, outcome)
@@ -243,9 +251,12 @@ class Worker:
                 pause = min(pause * 2, 5.0)
             except Exception:
                 log.exception("the outcome of %s cannot be stored as it is", outcome.attempt.id)
-                if outcome.error is UNSTORABLE:
-                    return
                 outcome = Outcome(outcome.attempt, error=UNSTORABLE)
+                tries += 1
+                if tries > UNSTORABLE_TRIES:
+                    return  # the lease runs out, and the attempt is told to be unknown
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
 
     async def _report(self, due: Due, route: Route, receipt: Receipt) -> None:
         report = Report(due.tenant_id, route.connection.id, receipt.updates)

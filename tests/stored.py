@@ -54,6 +54,7 @@ CONNECTION = Connection(
     account="AC1",
     senders={Channel.SMS: Sender(address=OURS)},
 )
+PROVIDERS = ("test", "vendor")  # whom the claims of a test are for
 HOUR = 3_600_000
 DAY = 24 * HOUR
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -205,7 +206,7 @@ class Store:
 
     def claim(self, limit: int = 100, lease: int = 60_000) -> list[Due]:
         """Claims what is due."""
-        return self.do(CLAIM, Claim(new_id("lease"), limit, lease))[0]
+        return self.do(CLAIM, Claim(new_id("lease"), limit, lease, PROVIDERS))[0]
 
     def claimed(self, limit: int = 100) -> list[str]:
         """The ids of what is claimed now."""

@@ -22,7 +22,7 @@ from gateway.store.deliveries import BEGIN, CLAIM, SETTLE, Attempt, Claim, Outco
 from gateway.store.edits import CANCEL, Named
 from gateway.store.inbox import RECEIVE, Taken
 from tests.databases import Cut, Postgres, Wire
-from tests.stored import CONNECTION, TENANT, Store, delivery, keyed, new_message, said, update
+from tests.stored import CONNECTION, PROVIDERS, TENANT, Store, delivery, keyed, new_message, said, update
 
 
 class Failing(sqlite3.Connection):
@@ -130,7 +130,7 @@ def test_a_claim_whose_commit_was_cut_is_had_at_once(
 ) -> None:
     id_ = store.accept()
     cutter.cut(when)
-    ((due,),) = cutter.store.do(CLAIM, Claim(new_id("lease"), 10, 60_000))
+    ((due,),) = cutter.store.do(CLAIM, Claim(new_id("lease"), 10, 60_000, PROVIDERS))
     assert (due.message_id, cutter.cuts) == (id_, 1)
     assert cutter.store.begin(due) is not None
 

@@ -18,6 +18,7 @@ from gateway.errors import (
     Rejected,
     Throttled,
     Unreachable,
+    Unsupported,
 )
 from gateway.routing import Retry
 from tests.stored import CONNECTION, HOUR, Store, future, new_message, person
@@ -204,7 +205,7 @@ async def test_a_vendor_that_says_when_is_not_asked_sooner(store: Store) -> None
     assert vendor.times(id_) == 2
 
 
-@pytest.mark.parametrize("error", [Rejected("x", code="21211"), AccountRefused("x", code="20003")])
+@pytest.mark.parametrize("error", [Rejected("x", code="21211"), Unsupported("x", code="sender")])
 async def test_what_cannot_succeed_is_not_repeated(store: Store, error: ProviderError) -> None:
     id_ = store.accept()
     vendor = Vendor(raising(error))
@@ -212,6 +213,16 @@ async def test_what_cannot_succeed_is_not_repeated(store: Store, error: Provider
         await ended(store, id_, status="failed")
     assert vendor.times(id_) == 1
     assert store.message(id_)["error_code"] == error.code
+
+
+async def test_a_refused_account_loses_no_message_and_is_asked_again_without_hurry(
+    store: Store,
+) -> None:
+    id_ = store.accept()
+    vendor = Vendor(raising(AccountRefused("x", code="20003")))
+    async with at_work(store, vendor):
+        await ended(store, id_, status="accepted")
+    assert vendor.times(id_) == 2
 
 
 async def test_a_vendor_that_does_not_answer_is_left_in_time(

@@ -17,8 +17,11 @@ from webhooks._twilio_tables import KNOWN
 
 CHANNELS = {"whatsapp": Channel.WHATSAPP, "rcs": Channel.RCS}
 
-NAME = re.compile(r"[A-Z][A-Za-z0-9_.]{0,39}")  # too short to hide a sid and its name
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]-]*")  # has no room for an address
+SHORT = 40  # characters: too few to hide a sid and its name
+FREE = frozenset({"Body", "ButtonPayload", "ButtonText"})  # what a person or a template says
 SID = re.compile(r"[A-Za-z0-9_]{1,34}")
+HIDDEN = re.compile(r"[A-Z]{2}[0-9a-f]{32}|(?:Sid|From|To)[A-Za-z0-9_]*$")
 REAL_SID = re.compile(r"[A-Z]{2}[0-9a-f]{32}")
 NUMBER = re.compile(r"\+[1-9][0-9]{2,15}")
 DIGITS = re.compile(r"[0-9]{3,15}")  # a short code, or a number as a carrier gave it
@@ -44,19 +47,21 @@ class Address:
 def check(form: Form) -> None:
     """Refuses a form that shows the marks of another cut.
 
-    Only a message's text may quote a field's name together with an id or a number. A name that
-    ends in another name stands for two fields, unless that other is there as well.
+    Twilio adds parameters without notice, so a name that we do not know is no mark by itself: it
+    is one if it could hide an address, or a sid with its name. Only what somebody says may quote a
+    field's name together with an id or a number. A name that ends in another name stands for two
+    fields, unless that other is there as well.
 
     Raises:
         Malformed: the form must not be read.
     """
     for name, value in form.pairs:
         if name not in KNOWN:
-            if NAME.fullmatch(name) is None:
+            if NAME.fullmatch(name) is None or (len(name) > SHORT and HIDDEN.search(name)):
                 raise Malformed("a field's name is not one of Twilio's")
             if any(name.endswith(known) and known not in form for known in IDENTITIES):
                 raise Malformed(f"the field {name} may be two fields")
-        if name != "Body" and _quotes(value):
+        if name not in FREE and _quotes(value):
             raise Malformed(f"the field {name} may hold other fields")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -23,8 +24,9 @@ def header(connection: HTTPConnection, name: bytes) -> str:
     return str(known.get(name, b"").decode("latin-1"))
 
 
-REMEMBERED = 30.0  # seconds until a key is looked up again
+REMEMBERED = 2.0  # seconds until a key is looked up again, and that a revoked one may go on
 MOST = 10_000
+KEY = re.compile(r"gw_[0-9A-Za-z]{1,64}_[0-9A-Za-z_-]{1,128}")
 
 
 @dataclass(eq=False)
@@ -56,19 +58,22 @@ class Keys:
     def presented(self, connection: HTTPConnection) -> str | None:
         """The key that a request carries, if any."""
         scheme, _, presented = header(connection, b"authorization").partition(" ")
-        return presented.strip() if scheme.lower() == "bearer" and presented.strip() else None
+        presented = presented.strip(" \t")
+        return presented if scheme.lower() == "bearer" and presented else None
 
     async def holds(self, presented: str, *, fresh: bool = False) -> Identity | None:
         """Whose key this is, now."""
-        raw = presented.encode("utf-8", "surrogateescape")
+        raw = presented.encode("latin-1")  # the header's own bytes
         if self.static is not None and hmac.compare_digest(raw, self.static.encode()):
             return Identity("default", "environment")
+        if KEY.fullmatch(presented) is None:
+            return None
         name = hashlib.sha256(raw).digest()
         seen = self._seen.get(name)
         now = time.monotonic()
         if seen is not None and now - seen[0] < REMEMBERED and not fresh:
             return seen[1]
-        found = await self.reader.call(keys.find, raw.decode("utf-8", "replace"))
+        found = await self.reader.call(keys.find, presented)
         if found is None:
             self._seen.pop(name, None)
             return None

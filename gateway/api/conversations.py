@@ -12,12 +12,23 @@ from gateway.api.messages import (
     idempotency_key,
     json_body,
     listed,
+    once,
     thread_of,
 )
 from gateway.api.problems import not_found, unprocessable
-from gateway.api.reading import answer, cursor_for, cursor_of, limit_of, query_text, validate
+from gateway.api.reading import (
+    answer,
+    cursor_for,
+    cursor_of,
+    filters_of,
+    id_of,
+    is_id,
+    limit_of,
+    validate,
+)
 from gateway.api.schemas import Reply
 from gateway.store import queries
+from gateway.store.accepts import Accepted
 from gateway.store.edits import READ_CONVERSATION, Named
 from gateway.store.keys import Identity
 from gateway.views import conversation_view
@@ -34,12 +45,13 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
             len(cursor) == 2
             and type(cursor[0]) is int
             and 0 <= cursor[0] <= MOST
-            and isinstance(cursor[1], str)
+            and is_id(cursor[1])
         ):
             raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
         before = (cursor[0], cursor[1])
-    names = queries.CONVERSATION_FILTERS
-    filters = {n: v for n in names if (v := query_text(request, n)) is not None}
+    filters = filters_of(request, queries.CONVERSATION_FILTERS)
+    if "address" in filters:
+        filters["address"] = context.outbound.as_stored(filters["address"])
     rows = await context.reader.call(
         queries.list_conversations, identity.tenant_id, filters, before, limit + 1
     )
@@ -52,7 +64,7 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
 
 async def show(request: Request, context: Context, identity: Identity) -> Response:
     """One conversation."""
-    id_ = request.path_params["id"]
+    id_ = id_of(request, "conversation")
     row = await context.reader.call(queries.conversation, identity.tenant_id, id_)
     if row is None:
         raise not_found("conversation")
@@ -61,7 +73,7 @@ async def show(request: Request, context: Context, identity: Identity) -> Respon
 
 async def messages(request: Request, context: Context, identity: Identity) -> Response:
     """The messages of a conversation, newest first."""
-    id_ = request.path_params["id"]
+    id_ = id_of(request, "conversation")
     if await context.reader.call(queries.conversation, identity.tenant_id, id_) is None:
         raise not_found("conversation")
     return await listed(request, context, identity, {"conversation_id": id_})
@@ -69,18 +81,22 @@ async def messages(request: Request, context: Context, identity: Identity) -> Re
 
 async def reply(request: Request, context: Context, identity: Identity) -> Response:
     """Answers in a conversation, from the address that the person wrote to."""
-    id_ = request.path_params["id"]
+    id_ = id_of(request, "conversation")
     value = await json_body(request, context)
     key = idempotency_key(request, context, f"POST /api/conversations/{id_}/messages", value)
-    wanted = validate(Reply, value)
-    thread = await thread_of(context, identity, id_)
-    draft = draft_of(wanted, thread.channel, thread.address, thread)
-    return accepted(await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key))
+
+    async def accept() -> Accepted:
+        wanted = validate(Reply, value)
+        thread = await thread_of(context, identity, id_)
+        draft = draft_of(wanted, thread.channel, thread.address, thread)
+        return await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key)
+
+    return accepted(await once(accept(), context, identity, key))
 
 
 async def read(request: Request, context: Context, identity: Identity) -> Response:
     """Marks all that the person wrote as read."""
-    id_ = request.path_params["id"]
+    id_ = id_of(request, "conversation")
     if not await context.batcher.submit(READ_CONVERSATION, Named(identity.tenant_id, id_)):
         raise not_found("conversation")
     return await show(request, context, identity)

@@ -11,14 +11,16 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.api.context import Context
 from gateway.api.problems import Problem, unprocessable
+from gateway.clock import show, to_ms
 from gateway.events import Lagging, Opened, Reset
 from gateway.store.feed import Frame
 from gateway.store.keys import Identity
@@ -50,9 +52,16 @@ def sse(frame: Frame) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (frame.id, frame.type.encode(), frame.data)
 
 
-def sse_reset(reset: Reset) -> bytes:
+def sse_reset(reset: Reset, now: datetime) -> bytes:
     """Tells a client that events it asked for are gone: it should load its state anew."""
-    data = to_json({"id": reset.newest, "type": "feed.reset", "data": {"newest": reset.newest}})
+    data = to_json(
+        {
+            "id": reset.newest,
+            "type": "feed.reset",
+            "created_at": show(to_ms(now)),
+            "data": {"newest": reset.newest},
+        }
+    )
     return b"id: %d\nevent: feed.reset\ndata: %s\n\n" % (reset.newest, data)
 
 
@@ -83,18 +92,18 @@ class EventStream(Response):
         self.after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Streams until something ends it."""
+        """Streams until something ends it; a HEAD has nothing to stream and holds no place."""
+        headers = [h for h in self.raw_headers if h[0] != b"content-length"]
+        start: Message = {"type": "http.response.start", "status": 200, "headers": headers}
+        if scope["method"] == "HEAD":
+            await send(start)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         open_, key = self.context.streams, self.identity.key_id
         open_[key] = open_.get(key, 0) + 1
         _bound(scope)
         try:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": 200,
-                    "headers": [h for h in self.raw_headers if h[0] != b"content-length"],
-                }
-            )
+            await send(start)
             async with asyncio.TaskGroup() as group:
                 pump = group.create_task(self._pump(send))
                 group.create_task(self._watch(receive, pump))
@@ -141,7 +150,7 @@ class EventStream(Response):
         async with contextlib.aclosing(follow) as batches:  # type: ignore[type-var]
             async for batch in batches:
                 if isinstance(batch, Reset):
-                    yield sse_reset(batch)
+                    yield sse_reset(batch, self.context.clock.now())
                 elif isinstance(batch, Opened):
                     yield b"retry: 1000\nid: %d\n\n" % batch.cursor
                 else:

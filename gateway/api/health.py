@@ -22,17 +22,22 @@ async def alive(request: Request) -> Response:
 
 
 def ready(context: Context) -> Any:
-    """The process can do its work: the database answers."""
+    """The process can do its work: the database answers, and took what was last written."""
 
     async def endpoint(request: Request) -> Response:
         try:
             await context.reader.call(feed.bounds)
         except StoreUnavailable:
-            problem = Problem(503, "The database does not answer.", headers={"retry-after": "2"})
-            return problem.response()
+            return _away("The database does not answer.")
+        if getattr(context.batcher, "failing", False):
+            return _away("The database cannot be written.")
         return answer({"status": "ready", "database": "ok"})
 
     return endpoint
+
+
+def _away(detail: str) -> Response:
+    return Problem(503, detail, headers={"retry-after": "2"}).response()
 
 
 async def messaging(request: Request, context: Context, identity: Identity) -> Response:

@@ -9,6 +9,7 @@ from starlette.responses import FileResponse, Response
 
 from gateway.api.context import Context
 from gateway.api.problems import Problem, not_found
+from gateway.api.reading import id_of
 from gateway.media import INLINE, UNKNOWN
 from gateway.store import queries
 from gateway.store.keys import Identity
@@ -23,9 +24,8 @@ SAFE = {
 
 async def show(request: Request, context: Context, identity: Identity) -> Response:
     """The bytes of one file."""
-    row = await context.reader.call(
-        queries.media_file, identity.tenant_id, request.path_params["id"]
-    )
+    id_ = id_of(request, "file")
+    row = await context.reader.call(queries.media_file, identity.tenant_id, id_)
     if row is None:
         raise not_found("file")
     if row["state"] == "pending":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Awaitable
 from typing import Any
 
 from starlette.requests import Request
@@ -15,14 +17,16 @@ from gateway.api.reading import (
     body_of,
     cursor_for,
     cursor_of,
+    filters_of,
+    id_of,
+    is_id,
     json_of,
     limit_of,
-    query_text,
     validate,
 )
 from gateway.api.schemas import Content, NewMessage
 from gateway.domain import Channel, MessageType
-from gateway.outbound import Draft, Thread
+from gateway.outbound import Draft, Invalid, Thread
 from gateway.store import queries
 from gateway.store.accepts import Accepted, IdempotencyKey
 from gateway.store.edits import CANCEL, READ_MESSAGE, Named
@@ -36,13 +40,35 @@ async def create(request: Request, context: Context, identity: Identity) -> Resp
     """Accepts a message: stored durably, sent from then on."""
     value = await json_body(request, context)
     key = idempotency_key(request, context, ROUTE, value)
-    wanted = validate(NewMessage, value)
-    thread = None
-    if wanted.conversation_id is not None:
-        thread = await thread_of(context, identity, wanted.conversation_id, wanted.channel)
-    draft = draft_of(wanted, wanted.channel, wanted.to, thread)
-    done = await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key)
-    return accepted(done)
+
+    async def accept() -> Accepted:
+        wanted = validate(NewMessage, value)
+        thread = None
+        if wanted.conversation_id is not None:
+            thread = await thread_of(context, identity, wanted.conversation_id, wanted.channel)
+        draft = draft_of(wanted, wanted.channel, wanted.to, thread)
+        return await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key)
+
+    return accepted(await once(accept(), context, identity, key))
+
+
+async def once(
+    accepting: Awaitable[Accepted], context: Context, identity: Identity, key: IdempotencyKey | None
+) -> Accepted:
+    """What was accepted under a key is answered again, also where it would be refused by now:
+    its time has passed meanwhile, or a provider or the conversation has gone."""
+    try:
+        return await accepting
+    except (Invalid, Problem) as refusal:
+        if key is None or (isinstance(refusal, Problem) and refusal.status not in (404, 422)):
+            raise
+        earlier = await context.reader.call(
+            queries.earlier_answer, identity.tenant_id, key.route, key.key
+        )
+        if earlier is None:
+            raise
+    conflict = earlier["body_hash"] != key.body_hash
+    return Accepted(json.loads(earlier["response"]), replayed=True, conflict=conflict)
 
 
 async def json_body(request: Request, context: Context) -> Any:
@@ -68,7 +94,9 @@ async def thread_of(
     context: Context, identity: Identity, id_: str, channel: Channel | None = None
 ) -> Thread:
     """The conversation that a message answers."""
-    row = await context.reader.call(queries.conversation, identity.tenant_id, id_)
+    row = None
+    if is_id(id_):
+        row = await context.reader.call(queries.conversation, identity.tenant_id, id_)
     if row is None:
         if channel is None:
             raise not_found("conversation")
@@ -120,7 +148,7 @@ def accepted(done: Accepted) -> Response:
 
 async def show(request: Request, context: Context, identity: Identity) -> Response:
     """One message, with its attempts."""
-    id_ = request.path_params["id"]
+    id_ = id_of(request, "message")
     row = await context.reader.call(queries.message, identity.tenant_id, id_)
     if row is None:
         raise not_found("message")
@@ -130,8 +158,9 @@ async def show(request: Request, context: Context, identity: Identity) -> Respon
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Messages, newest first."""
-    names = queries.MESSAGE_FILTERS
-    filters = {n: v for n in names if (v := query_text(request, n)) is not None}
+    filters = filters_of(request, queries.MESSAGE_FILTERS)
+    for name in {"to", "from"} & filters.keys():
+        filters[name] = context.outbound.as_stored(filters[name])
     return await listed(request, context, identity, filters)
 
 
@@ -140,7 +169,7 @@ async def listed(
 ) -> Response:
     """A page of messages."""
     limit, cursor = limit_of(request), cursor_of(request)
-    if cursor is not None and not (len(cursor) == 1 and isinstance(cursor[0], str)):
+    if cursor is not None and not (len(cursor) == 1 and is_id(cursor[0])):
         raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
     before = cursor[0] if cursor else None
     rows = await context.reader.call(
@@ -153,7 +182,7 @@ async def listed(
 
 async def cancel(request: Request, context: Context, identity: Identity) -> Response:
     """Cancels a message that nobody has begun to send."""
-    id_ = request.path_params["id"]
+    id_ = id_of(request, "message")
     done = await context.batcher.submit(CANCEL, Named(identity.tenant_id, id_))
     row = await context.reader.call(queries.message, identity.tenant_id, id_)
     if row is None:
@@ -165,7 +194,7 @@ async def cancel(request: Request, context: Context, identity: Identity) -> Resp
 
 async def read(request: Request, context: Context, identity: Identity) -> Response:
     """Marks an inbound message as read."""
-    id_ = request.path_params["id"]
+    id_ = id_of(request, "message")
     done = await context.batcher.submit(READ_MESSAGE, Named(identity.tenant_id, id_))
     row = await context.reader.call(queries.message, identity.tenant_id, id_)
     if row is None:

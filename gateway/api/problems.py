@@ -65,10 +65,10 @@ class Problem(Exception):
 
 
 def unprocessable(errors: Iterable[tuple[str, str]]) -> Problem:
-    """422, naming each field and its fix."""
+    """422, naming each field and its fix; what is about no field is only told."""
     listed = tuple(errors)
     detail = "; ".join(f"{name} {text}" if name else text for name, text in listed[:5])
-    return Problem(422, detail, errors=listed)
+    return Problem(422, detail, errors=(error for error in listed if error[0]))
 
 
 def not_found(what: str) -> Problem:

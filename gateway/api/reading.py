@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -14,13 +15,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.api.auth import header
-from gateway.api.problems import Problem, unprocessable
+from gateway.api.problems import Problem, not_found, unprocessable
 
 M = TypeVar("M", bound=BaseModel)
 
 DEPTH = 64
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+ID = re.compile(r"[a-z]{1,16}_[0-9A-Za-z]{1,64}")
 LIMIT_DEFAULT, LIMIT_MOST = 50, 200
+LENGTH = re.compile(r"[0-9]{1,18}")  # of a body; more digits are more than any bound
 
 
 async def body_of(request: Request, most: int, timeout: float) -> bytes:
@@ -30,7 +33,7 @@ async def body_of(request: Request, most: int, timeout: float) -> bytes:
         Problem: 413 for too many, 408 for too slow.
     """
     length = header(request, b"content-length")
-    if length.isascii() and length.isdigit() and int(length) > most:
+    if length and (LENGTH.fullmatch(length) is None or int(length) > most):
         raise Problem(413, f"At most {most} bytes.", headers={"connection": "close"})
     chunks: list[bytes] = []
     size, more = 0, True
@@ -106,6 +109,8 @@ def _check_text(value: Any, path: str) -> None:
 
 def validate(model: type[M], value: Any) -> M:
     """A request body as its model; 422 names the fields."""
+    if not isinstance(value, dict):
+        raise unprocessable([("", "The body must be a JSON object.")])
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -115,10 +120,23 @@ def validate(model: type[M], value: Any) -> M:
         ) from None
 
 
+def id_of(request: Request, what: str) -> str:
+    """The id of a path; 404 for what none of ours looks like."""
+    text = str(request.path_params["id"])
+    if not is_id(text):
+        raise not_found(what)
+    return text
+
+
+def is_id(value: object) -> bool:
+    """Whether this looks like an id of ours."""
+    return isinstance(value, str) and ID.fullmatch(value) is not None
+
+
 def limit_of(request: Request) -> int:
     """`?limit=`."""
     text = request.query_params.get("limit", str(LIMIT_DEFAULT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= LIMIT_MOST):
+    if re.fullmatch("[0-9]{1,3}", text) is None or not 1 <= int(text) <= LIMIT_MOST:
         raise unprocessable([("limit", f"must be from 1 to {LIMIT_MOST}")])
     return int(text)
 
@@ -142,12 +160,13 @@ def cursor_for(*parts: Any) -> str:
     return base64.urlsafe_b64encode(to_json(list(parts))).decode().rstrip("=")
 
 
-def query_text(request: Request, name: str) -> str | None:
-    """A query parameter that can be compared with stored text."""
-    text = request.query_params.get(name)
-    if text is not None and UNSTORABLE.search(text):
-        raise unprocessable([(name, "must not hold NUL or half of a surrogate pair")])
-    return text
+def filters_of(request: Request, names: Iterable[str]) -> dict[str, str]:
+    """The query's parameters of these names, fit to be compared with stored text."""
+    given = {name: request.query_params[name] for name in names if name in request.query_params}
+    for name, text in given.items():
+        if UNSTORABLE.search(text):
+            raise unprocessable([(name, "must not hold NUL or half of a surrogate pair")])
+    return given
 
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gateway.domain import Channel, MessageType, OnUnknown, Priority
 
 BODY_MOST = 65_536  # characters; a vendor's own limit is lower and is told by the provider
-OLD_NAMES = {"recipient_number": "to", "communication_type": "channel"}
+DATE_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
+    r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
 KEPT_NAMES = ("session_id", "channel_id", "sender")
 SENDABLE = (Channel.SMS, Channel.WHATSAPP, Channel.EMAIL)
 
 
 def _when(value: Any) -> Any:
-    """A moment is text in RFC 3339; a bare number would be taken for a moment too."""
-    if value is not None and not isinstance(value, (str, datetime)):
-        raise ValueError("must be a time such as 2030-01-31T09:00:00Z")
-    return value
+    """A moment is text in RFC 3339, or that without an offset; a date, or a number, even as text,
+    would be taken for a moment too."""
+    if value is None or (isinstance(value, str) and DATE_TIME.fullmatch(value)):
+        return value
+    raise ValueError("must be a date and a time such as 2030-01-31T09:00:00Z")
 
 
 Moment = Annotated[datetime | None, BeforeValidator(_when)]
@@ -67,13 +80,13 @@ def _media(value: Any) -> Any:
 class Content(BaseModel):
     """What is shared by a new message and an answer."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid")
 
     body: str = Field(default="", max_length=BODY_MOST)
     sender: str | None = Field(
         default=None,
         max_length=254,
-        validation_alias=AliasChoices("from"),
+        validation_alias="from",
         description="One of our addresses; the connection's own where it is left out.",
     )
     type: MessageType | None = None
@@ -87,45 +100,65 @@ class Content(BaseModel):
     html: str | None = Field(default=None, max_length=1_000_000)
     email: EmailParts | None = None
     priority: Priority = Priority.NORMAL
-    send_at: Moment = None
     timezone: str | None = Field(
-        default=None, max_length=64, description="The zone of a send_at without an offset."
+        default=None, max_length=64, description="The zone of times without an offset."
     )
+    send_at: Moment = None
     expires_at: Moment = None
     metadata: dict[str, Any] = Field(default_factory=dict, max_length=50)
     on_unknown: OnUnknown = OnUnknown.HOLD
 
     @model_validator(mode="before")
     @classmethod
-    def _body_as_content(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("content"), str):
-            value = dict(value)
-            value.setdefault("body", value.pop("content"))
-            value.pop("content", None)
+    def _older_names(cls, value: Any) -> Any:
+        return _without_older_names(value) if isinstance(value, dict) else value
+
+    @field_validator("timezone")
+    @classmethod
+    def _a_known_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            zone_of(value)
         return value
 
-    @model_validator(mode="after")
-    def _with_a_zone(self) -> Content:
-        self.send_at = zoned(self.send_at, self.timezone, "send_at")
-        self.expires_at = zoned(self.expires_at, self.timezone, "expires_at")
-        return self
+    @field_validator("send_at", "expires_at")
+    @classmethod
+    def _in_utc(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
+        if value is None or "timezone" not in info.data:  # a wrong zone is told by its own field
+            return value
+        return in_utc(value, info.data["timezone"])
 
 
-def zoned(when: datetime | None, zone: str | None, name: str) -> datetime | None:
+def _without_older_names(value: dict[str, Any]) -> dict[str, Any]:
+    """What the chat UI calls otherwise, under today's names; what has none goes to metadata."""
+    value = dict(value)
+    if isinstance(value.get("content"), str):
+        text = value.pop("content")
+        value.setdefault("body", text)
+    kept = {name: value.pop(name) for name in KEPT_NAMES if name in value}
+    metadata = value.get("metadata", {})
+    if kept and isinstance(metadata, dict):
+        value["metadata"] = {**kept, **metadata}
+    return value
+
+
+def zone_of(name: str) -> ZoneInfo:
+    """A time zone by its name."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("must be an IANA name such as Europe/Berlin") from None
+
+
+def in_utc(when: datetime, zone: str | None) -> datetime:
     """A moment in UTC; one without an offset needs a time zone."""
-    if when is None:
-        return None
     if when.tzinfo is None:
         if zone is None:
-            raise ValueError(f"{name} needs an offset such as Z or +02:00, or a timezone beside it")
-        try:
-            when = when.replace(tzinfo=ZoneInfo(zone))
-        except (KeyError, ValueError, OSError):
-            raise ValueError("timezone must be an IANA name such as Europe/Berlin") from None
+            raise ValueError("needs an offset such as Z or +02:00, or a timezone beside it")
+        when = when.replace(tzinfo=zone_of(zone))
     try:
         return when.astimezone(UTC)
     except OverflowError:
-        raise ValueError(f"{name} is out of range") from None
+        raise ValueError("is out of range") from None
 
 
 class NewMessage(Content):
@@ -137,25 +170,24 @@ class NewMessage(Content):
 
     @model_validator(mode="before")
     @classmethod
-    def _older_names(cls, value: Any) -> Any:
+    def _older_address(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         value = dict(value)
-        for old, new in OLD_NAMES.items():
-            if old in value:
-                value.setdefault(new, value.pop(old))
-                value.pop(old, None)
-        kept = {name: value.pop(name) for name in KEPT_NAMES if name in value}
-        if kept:
-            metadata = value.get("metadata")
-            value["metadata"] = {**kept, **(metadata if isinstance(metadata, dict) else {})}
+        if "recipient_number" in value:
+            to = value.pop("recipient_number")
+            value.setdefault("to", to)
+        if "communication_type" in value:
+            channel = value.pop("communication_type")
+            value.setdefault("channel", channel.lower() if isinstance(channel, str) else channel)
         return value
 
-    @model_validator(mode="after")
-    def _a_channel_we_send_on(self) -> NewMessage:
-        if self.channel not in SENDABLE:
-            raise ValueError("channel must be sms, whatsapp or email")
-        return self
+    @field_validator("channel")
+    @classmethod
+    def _one_we_send_on(cls, value: Channel) -> Channel:
+        if value not in SENDABLE:
+            raise ValueError("must be sms, whatsapp or email")
+        return value
 
 
 class Reply(Content):

@@ -160,6 +160,7 @@ def _entry(row: dict[str, Any], now: int) -> dict[str, Any]:
         "tenant_id": row["tenant_id"],
         "message_id": row["id"],
         "conversation_id": row["conversation_id"],
+        "provider": row["provider"],
         "lane": LANES[Priority(row["priority"])],
         "due_at": max(row["send_at"] or 0, now),
         "expires_at": row["expires_at"],

@@ -17,7 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, StatementError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    ProgrammingError,
+    StatementError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.errors import OutcomeUnknown, StoreUnavailable
@@ -25,6 +33,8 @@ from gateway.store.database import Again, Database, Tx, finish
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+REFUSED = (ProgrammingError, InterfaceError, NotSupportedError)
 
 log = logging.getLogger("gateway.store")
 
@@ -44,6 +54,7 @@ class Operation(Generic[T, R]):
     rank: int  # lower goes first
     run: Callable[[Tx, Sequence[T]], Sequence[R | Exception]]
     landed: Callable[[Tx, Sequence[T]], bool]
+    keeps: bool = True  # whether an item is written though nobody waits for it any more
 
 
 @dataclass(eq=False, slots=True)
@@ -72,9 +83,12 @@ def settle_errors(error: BaseException) -> str:
         if isinstance(error, (IntegrityError, DataError)) or code.startswith("54"):
             return "item"  # 54: more than the database can take, such as a key of 3,000 bytes
         if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_ERROR":
-            return "item"  # a statement that cannot be run; PostgreSQL calls it ProgrammingError
-        if error.connection_invalidated or isinstance(error, OperationalError):
-            return "away"
+            return "item"  # a statement that cannot be run
+        if not code and isinstance(error, REFUSED) and not error.connection_invalidated:
+            return "item"  # the driver could not even write it
+        if code.startswith("42") and code != "42501":
+            return "item"  # the same on PostgreSQL; 42501: no permission at the moment
+        return "away"  # also read-only (25006), as a standby is during a failover
     return "item"
 
 
@@ -90,6 +104,7 @@ class Batcher:
         self._staged: list[tuple[Operation[Any, Any], _Waiting]] = []
         self._staged_at = 0.0
         self._condition = threading.Condition()
+        self.failing = False  # whether the last batch could not be written
         self._taking = True
         self._closing = False
         self._idle = False
@@ -171,21 +186,26 @@ class Batcher:
                 line = self._queues[operation]
                 if line:
                     break
-            batch = [line.popleft() for _ in range(min(BATCH, len(line)))]
-            self._count -= len(batch)
-            self._running = batch
-            return operation, batch
+            taken = [line.popleft() for _ in range(min(BATCH, len(line)))]
+            self._count -= len(taken)
+            keeps = operation.keeps
+            self._running = [w for w in taken if keeps or not w.future.cancelled()]
+            return operation, self._running
 
     def _work(self) -> None:
         while (turn := self._next()) is not None:
             operation, batch = turn
+            if not batch:
+                continue
             results: Sequence[Any]
             try:
                 results, topics = self.write(operation, [w.item for w in batch])
+                self.failing = False
             except Exception as error:
                 if not isinstance(error, (StoreUnavailable, OutcomeUnknown)):
                     log.exception("a batch of %s failed", operation.name)
                 results, topics = [error] * len(batch), set()
+                self.failing = isinstance(error, (StoreUnavailable, OutcomeUnknown))
             self._running = []
             self._tell(batch, results, topics)
 

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.domain import Connection, OnUnknown, Receipt, Status
+from gateway.domain import RESENDS, Connection, OnUnknown, Receipt, Status
 from gateway.errors import ProviderError, Rejected
-from gateway.routing import RESENDS
 from gateway.status import RANKS
 from gateway.store import receipts
 from gateway.store.batcher import Operation
@@ -32,6 +31,7 @@ class Claim:
     token: str
     limit: int
     lease: int
+    providers: tuple[str, ...]  # those of this process: what others send is left to them
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ CLAIM_SQL = """
 WITH free (owner, one) AS MATERIALIZED (
   SELECT q.tenant_id, q.message_id FROM queue AS q
   WHERE q.lease_until = 0 AND q.quarantined = 0 AND q.due_at <= ?
+    AND q.provider IN ({providers})
     AND NOT EXISTS (
       SELECT 1 FROM queue AS e
       WHERE e.tenant_id = q.tenant_id AND e.conversation_id = q.conversation_id
@@ -94,8 +95,10 @@ def _claim(tx: Tx, item: Claim) -> list[Due]:
     from gateway.store.tables import messages
 
     skip = "FOR UPDATE OF q SKIP LOCKED" if tx.postgres else ""
+    marks = ", ".join("?" * len(item.providers))
     rows = tx.run(
-        CLAIM_SQL.format(skip=skip), (tx.now, tx.now, item.limit, item.token, tx.now + item.lease)
+        CLAIM_SQL.format(skip=skip, providers=marks or "NULL"),
+        (tx.now, *item.providers, tx.now, item.limit, item.token, tx.now + item.lease),
     ).fetchall()
     made = {(row.tenant_id, row.message_id): int(row.attempts) for row in rows}
     found = select(tx, messages, ("tenant_id", "id"), list(made), CLAIMED_COLUMNS)
@@ -392,6 +395,6 @@ def _repeatable(tx: Tx, items: Sequence[Any]) -> bool:
 
 
 CLAIM: Operation[Claim, list[Due]] = Operation("claim", 30, claim, leased)
-BEGIN: Operation[Attempt, bool] = Operation("begin", 25, begin, begun)
+BEGIN: Operation[Attempt, bool] = Operation("begin", 25, begin, begun, keeps=False)
 SETTLE: Operation[Outcome, None] = Operation("settle", 20, settle, _repeatable)
 SWEEPING: Operation[Sweep, int] = Operation("sweep", 50, sweep, _repeatable)

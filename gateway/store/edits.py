@@ -22,18 +22,20 @@ class Named:
 
 
 def cancel(tx: Tx, items: Sequence[Named]) -> Sequence[bool | Exception]:
-    """Cancels messages that nobody has claimed yet, nor a vendor may have. True for those that
-    are canceled already; False: too late."""
+    """Calls off what is due and nobody has claimed: the message, or the next copy of one whose
+    answer was lost. True for what is canceled already; False: too late."""
     ledger = Ledger(tx, [(item.tenant_id, item.id) for item in items])
     results = []
     for item in items:
         thread = ledger.get((item.tenant_id, item.id))
         entry = thread.entry if thread else None
-        if thread is not None and entry is not None and not entry["lease_until"]:
+        called_off = thread is not None and entry is not None and not entry["lease_until"]
+        if thread is not None and called_off:
             thread.dequeue()
             thread.change(ended_as=Status.CANCELED.value)
             thread.note()
-        results.append(thread is not None and thread.message["status"] == Status.CANCELED)
+        ended = thread is not None and thread.message["status"] == Status.CANCELED
+        results.append(called_off or ended)
     ledger.write()
     return results
 

@@ -149,6 +149,7 @@ class Thread:
             "tenant_id": self.message["tenant_id"],
             "message_id": self.message["id"],
             "conversation_id": self.message["conversation_id"],
+            "provider": self.message["provider"],
             "lane": LANES[Priority(self.message["priority"])],
             "due_at": due_at,
             "expires_at": self.message["expires_at"],

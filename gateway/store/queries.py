@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Table
 
 from gateway.store.database import Tx
-from gateway.store.tables import attempts, conversations, media, messages
+from gateway.store.tables import attempts, conversations, idempotency, media, messages
 
 MESSAGE_FILTERS = {
     "status": "status",
@@ -72,6 +72,13 @@ def list_conversations(
 def media_file(tx: Tx, tenant_id: str, id_: str) -> Row | None:
     """One inbound file."""
     rows = _rows(tx, media, "tenant_id = ? AND id = ?", (tenant_id, id_))
+    return rows[0] if rows else None
+
+
+def earlier_answer(tx: Tx, tenant_id: str, route: str, key: str) -> Row | None:
+    """The first answer to an idempotency key, while it is kept."""
+    where = "tenant_id = ? AND route = ? AND key = ? AND expires_at > ?"
+    rows = _rows(tx, idempotency, where, (tenant_id, route, key, tx.now))
     return rows[0] if rows else None
 
 

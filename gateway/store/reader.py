@@ -7,10 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-
 from gateway.errors import StoreUnavailable
+from gateway.store.batcher import settle_errors
 from gateway.store.database import Database, Tx
 
 P = ParamSpec("P")
@@ -32,7 +30,8 @@ class Reader:
         """Runs `query(tx, …)` in a reading transaction.
 
         Raises:
-            StoreUnavailable: the database does not answer.
+            StoreUnavailable: the database does not answer. What is wrong with the query, or with
+                a value in it, is raised as it is.
         """
 
         def run() -> T:
@@ -43,8 +42,10 @@ class Reader:
         try:
             async with asyncio.timeout(LONGEST):
                 return await loop.run_in_executor(self._pool, run)
-        except (DBAPIError, PoolTimeout, TimeoutError) as error:
-            raise StoreUnavailable("the database cannot be read") from error
+        except Exception as error:
+            if isinstance(error, TimeoutError) or settle_errors(error) != "item":
+                raise StoreUnavailable("the database cannot be read") from error
+            raise
 
     def close(self) -> None:
         """Ends the threads, after what they are reading: their connections go back first."""

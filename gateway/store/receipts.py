@@ -6,6 +6,7 @@ otherwise it is kept and marked. One that comes before its attempt is known wait
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from gateway.store.tables import attempts, receipts
 
 COLUMNS = tuple(column.name for column in receipts.columns)
 LOCATION = ("tenant_id", "message_id", "id", "connection", "provider_message_id")
+
+log = logging.getLogger("gateway.store")
 
 MISSED = 600_000  # milliseconds
 THROTTLED = "throttled"
@@ -36,7 +39,7 @@ def receipt_row(
         "tenant_id": tenant_id,
         "id": new_id("rcp"),
         "connection": connection,
-        "dedupe_key": said.dedupe_key,
+        "dedupe_key": f"{said.dedupe_key}:{said.attempt_id or ''}",
         "inbox_id": inbox_id,
         "attempt_id": said.attempt_id,
         "provider_message_id": said.provider_message_id,
@@ -156,8 +159,11 @@ def contradicts(attempt: Mapping[str, Any], row: Mapping[str, Any]) -> str | Non
 
 def _apply(tx: Tx, ledger: Ledger, thread: Thread, row: Row) -> None:
     attempt, id_ = _find(thread, row), row["provider_message_id"]
-    if attempt is None or contradicts(attempt, row) or not _binds(tx, ledger, attempt, id_):
+    fact = contradicts(attempt, row) if attempt is not None else "attempt"
+    if attempt is None or fact or not _binds(tx, ledger, attempt, id_):
         row["verdict"] = "foreign"
+        about, fact = thread.message["id"], fact or "provider_message_id"
+        log.warning("a callback about %s is of another %s; it changes nothing", about, fact)
         return
     moved = thread.evidence(
         attempt,

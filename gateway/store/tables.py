@@ -173,6 +173,7 @@ class QueueRow(Base, table=True):
     tenant_id: str = _key()
     message_id: str = _key()
     conversation_id: str = _text()
+    provider: str = _text()  # who is to send it
     lane: int = Field(sa_type=Integer)  # 0 urgent … 3 low
     due_at: int = _time()
     expires_at: int = _time()

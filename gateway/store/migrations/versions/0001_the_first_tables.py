@@ -241,6 +241,7 @@ def upgrade() -> None:
     sa.Column('tenant_id', sa.Text(), nullable=False),
     sa.Column('message_id', sa.Text(), nullable=False),
     sa.Column('conversation_id', sa.Text(), nullable=False),
+    sa.Column('provider', sa.Text(), nullable=False),
     sa.Column('lane', sa.Integer(), nullable=False),
     sa.Column('due_at', sa.BigInteger(), nullable=False),
     sa.Column('expires_at', sa.BigInteger(), nullable=False),
