@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from gateway.store import feed
-from gateway.store.database import Tx
 from gateway.store.feed import Frame
 from gateway.store.reader import Reader
+from gateway.store.tx import Tx
 
 log = logging.getLogger("gateway.events")
 

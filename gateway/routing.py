@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from gateway.domain import RESENDS, Capabilities, Channel, Connection, MessageType, OnUnknown
 from gateway.errors import Again, Ambiguous, ProviderError, Throttled
 
-
-LONGEST = 3600.0  # seconds that a vendor's Retry-After is believed, for it holds up a person's thread
+LONGEST = (
+    3600.0  # seconds that a vendor's Retry-After is believed, for it holds up a person's thread
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.domain import Channel
@@ -25,6 +33,22 @@ from gateway.errors import SettingsError
 S = TypeVar("S", bound=BaseModel)
 
 UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+LEAST = {  # below these a gateway is busy with nothing, or gives up what would have come
+    "send_timeout": "100ms",
+    "worker_poll": "50ms",
+    "lease_time": "4s",
+    "retry_base": "10ms",
+    "retry_cap": "100ms",
+    "receipt_timeout": "1m",
+    "message_expiry": "1m",
+    "request_timeout": "100ms",
+    "shutdown_timeout": "1s",
+    "events_stall": "100ms",
+    "events_retention": "1h",
+    "inbox_retention": "1h",
+    "idempotency_retention": "1m",
+}
+MOST = "3650d"
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
@@ -94,12 +118,25 @@ class Settings(BaseSettings):
     inbox_retention: Duration = 30 * 86400.0
     idempotency_retention: Duration = 72 * 3600.0
 
+    @field_validator(*LEAST)
+    @classmethod
+    def _within_bounds(cls, value: float, info: ValidationInfo) -> float:
+        least = LEAST[str(info.field_name)]
+        if not seconds(least) <= value <= seconds(MOST):
+            raise ValueError(f"must be from {least} to {MOST}")
+        return value
+
     @field_validator("gateway_api_key")
     @classmethod
-    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < 32:
+    def _fit_for_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        text = value.get_secret_value().strip()
+        if len(text) < 32:
             raise ValueError("must have at least 32 characters; unset it to use `gateway keys`")
-        return value
+        if re.fullmatch(r"[!-~]+", text) is None:
+            raise ValueError("must be of ASCII letters, digits and signs, without spaces")
+        return SecretStr(text)
 
     @field_validator("public_url")
     @classmethod

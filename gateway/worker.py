@@ -162,7 +162,9 @@ class Worker:
         lease = int(self._limits.lease * 1000)
         self._wake.clear()
         started = self._clock.monotonic()
-        due = await self._batcher.submit(CLAIM, Claim(new_id("lease"), wanted, lease, tuple(self._routes)))
+        due = await self._batcher.submit(
+            CLAIM, Claim(new_id("lease"), wanted, lease, tuple(self._routes))
+        )
         for item in due:
             self._free -= 1
             task = asyncio.create_task(self._deliver(item, started))

@@ -78,7 +78,7 @@ async def fetch(url: str, *, limit: int, timeout: float, hops: int = HOPS) -> Fe
             return await _follow(session, url, limit, hops)
     except ProviderError as error:
         failure = error
-    except Exception as error:  # noqa: BLE001 - the table decides; nothing was sent that counts
+    except Exception as error:
         failure = Unreachable(translate(error, written=False).text, code="unreachable")
     failure.__context__ = None  # the library's exceptions hold the address
     raise failure

@@ -97,7 +97,7 @@ class Http:
                 return await self._exchange(flight, method, url, headers, data, timeout, limit)
             except ProviderError:
                 raise
-            except Exception as error:  # noqa: BLE001 - the table says which
+            except Exception as error:
                 failure = translate(error, written=flight.written)
             # Raised here and not above, so that it does not carry the library's exception along:
             # those hold the request's headers.

@@ -64,7 +64,9 @@ class Console:
         }
         return Connection(id="console", tenant_id="default", family="console", senders=senders)
 
-    def __init__(self, settings: ConsoleSettings, *, http: object = None, timeout: float = 0.0):
+    def __init__(
+        self, settings: ConsoleSettings, *, http: object = None, timeout: float = 0.0
+    ) -> None:
         """Takes what every provider takes, and needs none of it."""
 
     async def send(self, message: OutboundMessage) -> Receipt:

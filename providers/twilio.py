@@ -181,7 +181,7 @@ class Twilio:
             return receipt(PAYLOAD.get())
         except ProviderError:
             raise
-        except Exception as error:  # noqa: BLE001 - nobody knows where in the SDK it was
+        except Exception as error:
             failure = Ambiguous(f"the SDK failed ({type(error).__name__})", code="sdk")
         raise failure
 

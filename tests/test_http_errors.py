@@ -12,8 +12,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gateway.errors import Ambiguous, ProviderError, Rejected, Unreachable
 from providers import _http

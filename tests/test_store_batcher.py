@@ -15,8 +15,9 @@ from gateway.errors import StoreUnavailable
 from gateway.store import batcher as batching
 from gateway.store.accepts import ACCEPT
 from gateway.store.batcher import Batcher, Operation
-from gateway.store.database import Again, Database, Tx
+from gateway.store.database import Again, Database
 from gateway.store.inbox import RECEIVE
+from gateway.store.tx import Tx
 from tests.databases import Wire
 from tests.stored import Store, delivery, keyed, new_message, person, said
 
@@ -270,3 +271,23 @@ async def test_a_locked_sqlite_file_is_waited_for(sqlite_url: str) -> None:
     assert store.count("messages") == 1
     for database in (store.database, other):
         database.close()
+
+
+async def test_a_database_that_only_reads_for_a_moment_is_waited_for(postgres_url: str) -> None:
+    store, turns = Store(Database(postgres_url)), []
+
+    def run(tx: Tx, items: Sequence[str]) -> Sequence[str | Exception]:
+        turns.append(len(items))
+        if len(turns) < 4:  # as a standby answers until it is promoted
+            tx.run("SET TRANSACTION READ ONLY")
+        for item in items:
+            tx.run("UPDATE messages SET body = body WHERE id = ?", (item,))
+        return list(items)
+
+    touch: Operation[str, str] = Operation("touch", 0, run, lambda tx, items: False)
+    async with running(store.database) as batcher:
+        futures = [batcher.submit(touch, f"msg_{n}") for n in range(3)]
+        assert await asyncio.gather(*futures) == ["msg_0", "msg_1", "msg_2"]
+        assert batcher.failing is False
+    assert turns == [3, 3, 3, 3]
+    store.database.close()

@@ -7,7 +7,9 @@ from threading import Barrier
 
 import pytest
 
+from gateway.clock import new_id
 from gateway.store.database import Database
+from gateway.store.deliveries import CLAIM, Claim
 from tests.stored import HOUR, Store, future, new_message, person
 
 
@@ -125,3 +127,11 @@ def test_other_conversations_go_on_meanwhile(store: Store, others: int) -> None:
 def test_the_same_person_in_two_tenants_does_not_wait(store: Store) -> None:
     ids = store.accept_all(new_message(), new_message(tenant_id="other"))
     assert store.claimed() == sorted(ids)
+
+
+def test_a_message_is_left_to_a_process_that_has_its_provider(store: Store) -> None:
+    id_ = store.accept()
+    for _ in range(5):
+        assert store.do(CLAIM, Claim(new_id("lease"), 10, 60_000, ("another",))) == [[]]
+    assert store.status(id_) == "queued"
+    assert store.claimed() == [id_]

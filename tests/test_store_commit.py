@@ -22,7 +22,17 @@ from gateway.store.deliveries import BEGIN, CLAIM, SETTLE, Attempt, Claim, Outco
 from gateway.store.edits import CANCEL, Named
 from gateway.store.inbox import RECEIVE, Taken
 from tests.databases import Cut, Postgres, Wire
-from tests.stored import CONNECTION, PROVIDERS, TENANT, Store, delivery, keyed, new_message, said, update
+from tests.stored import (
+    CONNECTION,
+    PROVIDERS,
+    TENANT,
+    Store,
+    delivery,
+    keyed,
+    new_message,
+    said,
+    update,
+)
 
 
 class Failing(sqlite3.Connection):

@@ -307,7 +307,8 @@ def _fields(operation: Operation) -> str:
     return f"<p>Body: {', '.join(shown)}</p>"
 
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Messaging Gateway: the API</title>
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<title>Messaging Gateway: the API</title>
 <meta name="viewport" content="width=device-width">
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}
 h2{font-size:1rem;margin:1.6rem 0 .2rem}b{display:inline-block;min-width:3.5rem}

@@ -98,6 +98,7 @@ async def _work(gateway: Gateway) -> None:
     import asyncio
     import signal
 
+    from gateway.commands import welcome
     from gateway.errors import OutcomeUnknown, StoreUnavailable
 
     leaving = asyncio.Event()
@@ -114,6 +115,7 @@ async def _work(gateway: Gateway) -> None:
         await gateway.start()
     except (StoreUnavailable, OutcomeUnknown) as error:
         raise Failure(str(error)) from None
+    welcome.warn(gateway.settings)
     say("The worker runs.")
     await leaving.wait()
     await gateway.stop()

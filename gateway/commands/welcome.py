@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.commands.terminal import facts, program, say
+from gateway.commands.terminal import complain, facts, program, say
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
@@ -78,6 +78,7 @@ def reachable(settings: Settings) -> str:
 def greet(gateway: Gateway, url: str, key: Key) -> None:
     """Prints where everything is."""
     settings = gateway.settings
+    warn(settings)
     say(f"The gateway runs ({settings.gateway_env}). Ctrl-C stops it.")
     say()
     facts(
@@ -91,6 +92,16 @@ def greet(gateway: Gateway, url: str, key: Key) -> None:
     )
     if settings.development:
         _first_steps(url, key)
+
+
+def warn(settings: Settings) -> None:
+    """Says what a gateway in production is unlikely to be meant to lack."""
+    if settings.public_url is None and not settings.development:
+        complain(
+            "PUBLIC_URL is not set. Vendors sign and call that address, so their webhooks will be "
+            "refused (403), and no status callbacks are asked for. Set it to the address at which "
+            "this gateway is reached, such as https://gateway.example.com."
+        )
 
 
 def _chains(gateway: Gateway) -> str:

@@ -1,1 +1,1 @@
-"""Durable state: the tables, the engine with its group commit, and one module of queries per noun."""
+"""Durable state: tables, the engine with its group commit, one module of queries per noun."""

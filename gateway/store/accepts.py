@@ -1,4 +1,4 @@
-"""T1: conversation, message, queue entry and event in one transaction, for many messages at once."""
+"""T1: conversation, message, queue entry and event in one transaction, for many at once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from gateway.domain import LANES, Priority, Status
 from gateway.store import conversations
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
-from gateway.store.database import Again, Tx
+from gateway.store.database import Again
 from gateway.store.rows import insert, select
 from gateway.store.tables import idempotency, messages, queue
+from gateway.store.tx import Tx
 from gateway.views import View, message_view
 
 IDEMPOTENCY = ("tenant_id", "route", "key")

@@ -25,11 +25,12 @@ from sqlalchemy.exc import (
     NotSupportedError,
     ProgrammingError,
     StatementError,
+    TimeoutError as PoolTimeout,
 )
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.errors import OutcomeUnknown, StoreUnavailable
-from gateway.store.database import Again, Database, Tx, finish
+from gateway.store.database import Again, Database, finish
+from gateway.store.tx import Tx
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -123,7 +124,7 @@ class Batcher:
     async def stop(self) -> None:
         """Finishes what waits, then ends the thread."""
         self._taking = False
-        while self._staged:
+        while self._staged:  # handed over within a few turns of the loop
             await asyncio.sleep(0)
         with self._condition:
             self._closing = True

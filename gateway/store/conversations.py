@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.clock import new_id
-from gateway.store.database import Again, Tx
+from gateway.store.database import Again
 from gateway.store.rows import insert, select, update
 from gateway.store.tables import aliases, conversations
+from gateway.store.tx import Tx
 
 COLUMNS = tuple(column.name for column in conversations.columns)
 IDENTITY = ("tenant_id", "channel", "our_key", "address")
@@ -38,7 +39,7 @@ class Wanted:
     found: dict[str, Any] = field(default_factory=dict)
     created: bool = False
 
-    def keys(self) -> list[Key]:
+    def places(self) -> list[Key]:
         """Where it may stand, best first."""
         addresses = (self.address, *self.also)
         return [(self.tenant_id, self.channel, o, a) for a in addresses for o in self.our_keys]
@@ -46,14 +47,14 @@ class Wanted:
 
 def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
     """Fills in `found` for each, making what does not exist. Several may want the same one."""
-    known = _known(tx, [key for want in wanted for key in want.keys()])
+    known = _known(tx, [key for want in wanted for key in want.places()])
     missing: dict[Key, dict[str, Any]] = {}
     for want in wanted:
-        row = next((known[key] for key in want.keys() if key in known), None)
+        row = next((known[key] for key in want.places() if key in known), None)
         if row is None:
             row = _new(tx, want)
             missing[tuple(row[c] for c in IDENTITY)] = row
-            known.update({key: row for key in want.keys()})
+            known.update(dict.fromkeys(want.places(), row))
         want.created = row is missing.get(tuple(row[c] for c in IDENTITY))
         want.found = row
     rows = [missing[key] for key in sorted(missing)]

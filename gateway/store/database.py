@@ -17,12 +17,13 @@ from sqlalchemy.pool import QueuePool
 
 from gateway.store import tables
 from gateway.store.rows import insert
-from gateway.store.tx import Tx as Tx
+from gateway.store.tx import Tx
 
 FEED_LOCK = 0x6D736777  # PostgreSQL's advisory lock around the feed's numbers
 MIGRATION_LOCK = FEED_LOCK + 1
 CHANNEL = "gateway"  # of LISTEN and NOTIFY
 TIMEOUT = 5  # seconds, of everything that waits for the database
+
 
 class Again(Exception):
     """Another process was quicker; the whole batch is to be repeated and will see it."""

@@ -15,10 +15,10 @@ from gateway.errors import ProviderError, Rejected
 from gateway.status import RANKS
 from gateway.store import receipts
 from gateway.store.batcher import Operation
-from gateway.store.database import Tx
-from gateway.store.rows import select
 from gateway.store.ledger import Ledger, MessageKey, Thread
+from gateway.store.rows import select
 from gateway.store.tables import attempts
+from gateway.store.tx import Tx
 
 CLAIMS = 3  # without an attempt, then a message is put aside
 SWEEP = 500  # rows looked at in one go
@@ -293,7 +293,7 @@ def _next(tx: Tx, thread: Thread, item: Outcome) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What to clean up. Times are in milliseconds; `all_leases` at the start of the only process."""
+    """What to clean up. Milliseconds; `all_leases` at the start of the only process."""
 
     receipt_timeout: int
     all_leases: bool = False
@@ -306,8 +306,11 @@ def sweep(tx: Tx, items: Sequence[Sweep]) -> Sequence[int | Exception]:
 
 def _sweep(tx: Tx, item: Sweep) -> int:
     until = "lease_until > 0" if item.all_leases else "lease_until > 0 AND lease_until <= ?"
-    leased = _pairs(tx, f"SELECT tenant_id, message_id FROM queue WHERE {until} LIMIT {SWEEP}",
-                    () if item.all_leases else (tx.now,))
+    leased = _pairs(
+        tx,
+        f"SELECT tenant_id, message_id FROM queue WHERE {until} LIMIT {SWEEP}",
+        () if item.all_leases else (tx.now,),
+    )
     late = _pairs(
         tx,
         "SELECT tenant_id, message_id FROM queue WHERE expires_at <= ? AND lease_until = 0 "

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from gateway.domain import Direction, Status
 from gateway.store.batcher import Operation
-from gateway.store.database import Tx
-from gateway.store.rows import select
 from gateway.store.ledger import Ledger
+from gateway.store.rows import select
 from gateway.store.tables import messages
+from gateway.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic_core import to_json
 
 from gateway.clock import show
-from gateway.store.database import Tx
 from gateway.store.rows import select
 from gateway.store.tables import conversations, messages
+from gateway.store.tx import Tx
 from gateway.views import conversation_view, message_view
 
 PAGE = 500
@@ -72,7 +72,9 @@ def _frame(row: Any, said: dict[Any, Any], about: dict[Any, Any]) -> Frame:
 
 def bounds(tx: Tx) -> tuple[int, int]:
     """The numbers of the oldest event that is kept and of the newest; (1, 0) for none at all."""
-    row: Any = tx.run("SELECT (SELECT MIN(id) FROM events), (SELECT MAX(id) FROM events)").fetchone()
+    row: Any = tx.run(
+        "SELECT (SELECT MIN(id) FROM events), (SELECT MAX(id) FROM events)"
+    ).fetchone()
     if row is not None and row[1] is not None:
         return int(row[0]), int(row[1])
     if tx.postgres:

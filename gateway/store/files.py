@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.store.batcher import Operation
-from gateway.store.database import Tx
 from gateway.store.rows import update
 from gateway.store.tables import media
+from gateway.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +70,7 @@ def done(tx: Tx, items: Sequence[Fetched]) -> Sequence[None | Exception]:
     return [None] * len(items)
 
 
-WANT: Operation[Wanted, list[dict[str, Any]]] = Operation("want media", 45, want, lambda t, i: False)
+WANT: Operation[Wanted, list[dict[str, Any]]] = Operation(
+    "want media", 45, want, lambda t, i: False
+)
 DONE: Operation[Fetched, None] = Operation("store media", 24, done, lambda t, i: False)

@@ -11,13 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.clock import new_id
-from gateway.domain import Direction, Event, InboundMessage, Priority, Status, StatusUpdate, Verified
+from gateway.domain import (
+    Direction,
+    Event,
+    InboundMessage,
+    Priority,
+    Status,
+    StatusUpdate,
+    Verified,
+)
 from gateway.store import conversations, receipts
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
-from gateway.store.database import Again, Tx
+from gateway.store.database import Again
 from gateway.store.rows import insert, select
 from gateway.store.tables import inbox, media, messages
+from gateway.store.tx import Tx
 
 KEPT_HEADERS = frozenset({"content-type", "content-length", "user-agent"})
 DEDUPE = ("connection", "dedupe_key")

@@ -8,10 +8,10 @@ from typing import Any
 
 from gateway.store import inbox as receiving
 from gateway.store.batcher import Operation
-from gateway.store.database import Tx
-from gateway.store.rows import update
 from gateway.store.inbox import Delivery
+from gateway.store.rows import update
 from gateway.store.tables import inbox
+from gateway.store.tx import Tx
 
 STATES = ("parsed", "malformed", "unrecognised", "quarantined")
 LISTED = ("id", "received_at", "webhook", "connection", "state", "detail", "replayed_at")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.clock import ALPHABET
-from gateway.store.database import Tx
 from gateway.store.rows import insert
 from gateway.store.tables import api_keys
+from gateway.store.tx import Tx
 
 COLUMNS = "id, tenant_id, name, hash, scopes, created_at, expires_at, revoked_at"
 

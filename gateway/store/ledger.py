@@ -12,9 +12,9 @@ from typing import Any
 
 from gateway.domain import LANES, Priority, Status
 from gateway.status import RANKS, TAKEN, AttemptState, Plan, furthest, moves, status_of
-from gateway.store.database import Tx
 from gateway.store.rows import insert, select, update
 from gateway.store.tables import attempts, messages, queue
+from gateway.store.tx import Tx
 
 KEY = ("tenant_id", "id")
 QUEUE_KEY = ("tenant_id", "message_id")

@@ -20,7 +20,7 @@ log = logging.getLogger("gateway.store")
 
 def head() -> str:
     """The newest revision: the last of the numbered files."""
-    return sorted(path.stem for path in (SCRIPTS / "versions").glob("[0-9]*.py"))[-1][:4]
+    return max(path.stem for path in (SCRIPTS / "versions").glob("[0-9]*.py"))[:4]
 
 
 def current(database: Database) -> str | None:

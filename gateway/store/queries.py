@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from gateway.store.database import Tx
 from gateway.store.tables import attempts, conversations, idempotency, media, messages
+from gateway.store.tx import Tx
 
 MESSAGE_FILTERS = {
     "status": "status",

@@ -9,7 +9,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from gateway.errors import StoreUnavailable
 from gateway.store.batcher import settle_errors
-from gateway.store.database import Database, Tx
+from gateway.store.database import Database
+from gateway.store.tx import Tx
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -12,10 +12,10 @@ from typing import Any
 
 from gateway.clock import first_id, new_id, to_ms
 from gateway.domain import Status, StatusUpdate
-from gateway.store.database import Tx
-from gateway.store.rows import insert, select, update
 from gateway.store.ledger import Ledger, MessageKey, Thread
+from gateway.store.rows import insert, select, update
 from gateway.store.tables import attempts, receipts
+from gateway.store.tx import Tx
 
 COLUMNS = tuple(column.name for column in receipts.columns)
 LOCATION = ("tenant_id", "message_id", "id", "connection", "provider_message_id")
@@ -135,9 +135,8 @@ def _find(thread: Thread, row: Row) -> Row | None:
     if row["attempt_id"]:
         return thread.attempt(row["attempt_id"])
     for attempt in thread.attempts:
-        if attempt["connection"] == row["connection"]:
-            if attempt["provider_message_id"] == row["provider_message_id"]:
-                return attempt
+        if all(attempt[name] == row[name] for name in ("connection", "provider_message_id")):
+            return attempt
     return None
 
 

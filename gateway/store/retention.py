@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.store.batcher import Operation
-from gateway.store.database import Tx
+from gateway.store.tx import Tx
 
 PIECE = 1000
 

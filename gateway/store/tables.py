@@ -189,9 +189,7 @@ class AttemptRow(Base, table=True):
 
     __tablename__ = "attempts"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["tenant_id", "message_id"], ["messages.tenant_id", "messages.id"]
-        ),
+        ForeignKeyConstraint(["tenant_id", "message_id"], ["messages.tenant_id", "messages.id"]),
         UniqueConstraint("tenant_id", "message_id", "number"),
         UniqueConstraint("connection", "provider_message_id"),
         Index(
@@ -352,9 +350,7 @@ class MediaRow(Base, table=True):
 
     __tablename__ = "media"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["tenant_id", "message_id"], ["messages.tenant_id", "messages.id"]
-        ),
+        ForeignKeyConstraint(["tenant_id", "message_id"], ["messages.tenant_id", "messages.id"]),
         Index("ix_media_message", "tenant_id", "message_id"),
         Index(
             "ix_media_pending",

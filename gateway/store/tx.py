@@ -22,7 +22,7 @@ Values = Mapping[str, Any]
 
 @lru_cache(maxsize=1024)
 def _row_type(names: tuple[str, ...]) -> Any:
-    base = namedtuple("Row", names, rename=True)  # type: ignore[misc]
+    base = namedtuple("Row", names, rename=True)  # type: ignore[misc]  # noqa: PYI024
     return type("Row", (base,), {"__slots__": (), "_mapping": property(base._asdict)})
 
 
