@@ -73,6 +73,8 @@ def test_production_without_a_key_says_how_to_make_one(desk: Desk) -> None:
         ({"DATABASE_URL": "hidden"}, "DATABASE_URL"),
         ({"DATABASE_URL": "sqlite:///:memory:"}, "DATABASE_URL"),
         ({"GATEWAY_API_KEY": "hidden"}, "GATEWAY_API_KEY"),
+        ({"GATEWAY_API_KEY": "hidden " * 8}, "GATEWAY_API_KEY"),
+        ({"WORKER_POLL": "0"}, "WORKER_POLL"),
         ({"GATEWAY_ENV": "development", "HOST": "0.0.0.0"}, "HOST"),
     ],
 )
@@ -84,6 +86,22 @@ def test_settings_that_cannot_be_run_with_are_one_sentence(
     assert done.err.count("\n") == 1
     assert named in done.err
     assert "hidden" not in done.err
+
+
+def test_production_without_a_public_url_is_warned_and_others_are_not(desk: Desk) -> None:
+    production = {"MESSAGING_PROVIDER": "console"}
+    with serving(desk, ready="key", **production) as served:
+        assert served.stop() == 0
+    (line,) = [line for line in served.errors if "PUBLIC_URL" in line]
+    assert "is not set" in line
+    assert "403" in line
+    public = {"PUBLIC_URL": "https://gateway.example.com"}
+    with serving(desk, ready="key", **production, **public) as served:
+        assert served.stop() == 0
+    assert "PUBLIC_URL" not in "".join(served.errors)
+    with serving(desk, "--dev") as served:
+        assert served.stop() == 0
+    assert "PUBLIC_URL" not in "".join(served.errors)
 
 
 def test_a_port_that_is_taken_is_told(desk: Desk) -> None:

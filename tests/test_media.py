@@ -162,7 +162,7 @@ def test_a_file_is_written_whole_and_for_us_alone(tmp_path: Path) -> None:
     path = folder.path("default", "med_1")
     assert path.read_bytes() == PNG
     assert path.stat().st_mode & 0o077 == 0
-    assert [p for p in tmp_path.rglob("*.part")] == []
+    assert list(tmp_path.rglob("*.part")) == []
 
 
 def test_the_payload_of_a_message_does_not_name_the_vendor_s_address(

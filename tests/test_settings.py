@@ -8,7 +8,7 @@ import pytest
 
 from gateway.domain import Channel
 from gateway.errors import SettingsError
-from gateway.settings import Environment, load, seconds
+from gateway.settings import LEAST, Environment, Settings, load, seconds
 from providers.twilio import TwilioSettings
 
 SECRET = "a-secret-that-must-not-be-shown"
@@ -71,6 +71,33 @@ def test_an_error_names_the_variable_and_shows_no_value(variable: str, value: st
     assert str(caught.value).startswith(variable)
     assert value not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "least"), LEAST.items())
+def test_a_duration_that_is_too_short_or_endless_is_refused(name: str, least: str) -> None:
+    variable = name.upper()
+    assert getattr(Environment({variable: least}).settings, name) == seconds(least)
+    for value in ("0", f"{seconds(least) * 0.9:.6f}", "3651d", "9" * 400):
+        with pytest.raises(SettingsError, match=rf"^{variable}: must be from {least} to 3650d\.$"):
+            Environment({variable: value})
+
+
+def test_every_duration_has_bounds() -> None:
+    described = {n for n, f in Settings.model_fields.items() if f.annotation is float}
+    assert described == set(LEAST)
+
+
+def test_the_key_of_the_environment_loses_the_space_around_it() -> None:
+    key = Environment({"GATEWAY_API_KEY": f" {SECRET * 2}\r\n"}).settings.gateway_api_key
+    assert key is not None
+    assert key.get_secret_value() == SECRET * 2
+
+
+@pytest.mark.parametrize("odd", [" ", "\t", "\n", "\u00fc", "\u00a0", "\x7f", "\U0001f511"])
+def test_a_key_that_no_header_can_carry_is_refused_at_the_start(odd: str) -> None:
+    with pytest.raises(SettingsError, match=r"^GATEWAY_API_KEY: must be of ASCII") as caught:
+        Environment({"GATEWAY_API_KEY": SECRET + odd + SECRET})
+    assert SECRET not in str(caught.value)
 
 
 def test_secrets_are_not_in_a_repr() -> None:

@@ -23,9 +23,9 @@ def inbound_cases() -> list[Path]:
     for path in sorted(CASES.glob("*.json")):
         case = json.loads(path.read_text())
         ours = str(case["url"]).startswith("https://gateway.example.com/api/")
-        if path.name.startswith(FAMILIES) and ours:
-            if case["expected"]["kind"] == "inbound_message":
-                found.append(path)
+        said = case["expected"]["kind"] == "inbound_message"
+        if path.name.startswith(FAMILIES) and ours and said:
+            found.append(path)
     return found
 
 

@@ -252,7 +252,10 @@ async def test_a_receipt_has_the_status_that_twilio_says(
         ({"num_segments": None}, {"segments": None}),
         ({"num_segments": "many"}, {"segments": None}),
         ({"num_segments": 3}, {"segments": 3}),
-        ({"price": "-0.00750", "price_unit": "usd"}, {"cost": Money(amount=Decimal("0.00750"), currency="USD")}),
+        (
+            {"price": "-0.00750", "price_unit": "usd"},
+            {"cost": Money(amount=Decimal("0.00750"), currency="USD")},
+        ),
         ({"price": "NaN", "price_unit": "USD"}, {"cost": None}),
         ({"price": "free", "price_unit": "USD"}, {"cost": None}),
         ({"price": "-1", "price_unit": None}, {"cost": None}),

@@ -183,15 +183,17 @@ async def test_the_only_process_finds_at_its_start_what_the_last_one_left(store:
     assert [call.message_id for call in vendor.calls] == [waiting]
 
 
-async def test_a_message_for_a_provider_that_is_not_set_up_is_put_aside(store: Store) -> None:
-    id_ = store.accept(provider="gone")
+async def test_a_message_for_a_provider_that_is_not_set_up_is_left_to_whom_it_is(
+    store: Store,
+) -> None:
+    elsewhere, here = store.accept(provider="gone"), store.accept(to=person(2))
     vendor = Vendor()
     async with at_work(store, vendor):
-        for _ in range(3):
-            await until(lambda: (store.queued(id_) or {})["lease_until"] > 0)
-            store.lapse()
-        await ended(store, id_, status="held")
-    assert vendor.calls == []
+        await ended(store, here)
+    assert [call.message_id for call in vendor.calls] == [here]
+    entry = store.queued(elsewhere)
+    assert entry is not None
+    assert (entry["claims"], entry["lease_until"], store.status(elsewhere)) == (0, 0, "queued")
 
 
 async def test_a_provider_may_say_at_once_what_became_of_it(store: Store) -> None:

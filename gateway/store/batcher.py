@@ -124,7 +124,7 @@ class Batcher:
     async def stop(self) -> None:
         """Finishes what waits, then ends the thread."""
         self._taking = False
-        while self._staged:  # handed over within a few turns of the loop
+        while self._staged:  # noqa: ASYNC110 - handed over within a few turns of the loop
             await asyncio.sleep(0)
         with self._condition:
             self._closing = True
