@@ -46,8 +46,8 @@ format: setup   ## Put the code into its format
 bench: setup    ## Measure the gateway on this machine
 	$(BIN)/python -m bench
 
-bench-peers: setup ## Measure what others do beside it
-	$(BIN)/python -m bench --peers
+bench-peers: setup ## Measure accepts only, beside the usual stack
+	$(BIN)/python -m bench --only accepts
 
 clean:          ## Remove the environment and the caches; data stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -40,6 +40,14 @@ def _noise() -> int:
     return int.from_bytes(taken, "big")
 
 
+def _forget_noise() -> None:
+    global _pool
+    _pool = b""
+
+
+os.register_at_fork(after_in_child=_forget_noise)  # or two processes would make the same ids
+
+
 def new_id(prefix: str) -> str:
     """A sortable id: 48 bits of time in milliseconds, then 82 random bits. Those that one
     process makes never go back, so what came first sorts first."""

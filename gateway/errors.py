@@ -65,7 +65,7 @@ class ProviderError(GatewayError):
     next_provider: ClassVar[bool] = False
     breaker: ClassVar[Breaker] = Breaker.COUNTS
     ends_message: ClassVar[bool] = False
-    sent_nothing: ClassVar[bool] = True
+    sent_nothing: ClassVar[bool] = False  # what is not known to be unsent may have been sent
 
     def __init__(self, text: str, *, code: str = "", retry_after: float | None = None) -> None:
         self.text = clean(text)
@@ -85,6 +85,7 @@ class Unsupported(ProviderError):
     again = Again.NO
     next_provider = True
     breaker = Breaker.IGNORES
+    sent_nothing = True
 
 
 class Rejected(ProviderError):
@@ -93,6 +94,7 @@ class Rejected(ProviderError):
     again = Again.NO
     breaker = Breaker.IGNORES
     ends_message = True
+    sent_nothing = True
 
 
 class SenderRefused(ProviderError):
@@ -101,6 +103,7 @@ class SenderRefused(ProviderError):
     again = Again.AFTER_CHANGE
     next_provider = True
     breaker = Breaker.BLOCKS_SENDER
+    sent_nothing = True
 
 
 class AccountRefused(ProviderError):
@@ -109,6 +112,7 @@ class AccountRefused(ProviderError):
     again = Again.AFTER_CHANGE
     next_provider = True
     breaker = Breaker.OPENS
+    sent_nothing = True
 
 
 class Throttled(ProviderError):
@@ -117,6 +121,7 @@ class Throttled(ProviderError):
     again = Again.LATER
     next_provider = True
     breaker = Breaker.SUSTAINED
+    sent_nothing = True
 
 
 class Unreachable(ProviderError):
@@ -124,13 +129,13 @@ class Unreachable(ProviderError):
 
     again = Again.LATER
     next_provider = True
+    sent_nothing = True
 
 
 class Ambiguous(ProviderError):
     """Written, and no believable answer. Whatever stands in no table is this."""
 
     again = Again.BY_POLICY
-    sent_nothing = False
 
 
 REASONS: dict[type[ProviderError], str] = {
