@@ -369,6 +369,53 @@ class Provider(Protocol):
         ...
 
 
+class Level(StrEnum):
+    """How a finding is to be taken."""
+
+    OK = "ok"
+    WARNING = "warning"  # works, and will surprise somebody
+    PROBLEM = "problem"  # does not work until it is fixed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that `gateway doctor` looked at; `fix` says what to do where it is not `ok`."""
+
+    subject: str  # such as a variable, a number or a topic
+    level: Level
+    text: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """One setting at a vendor that `gateway webhooks install` makes, or would make."""
+
+    subject: str  # a number, a service, a topic
+    setting: str
+    before: str
+    after: str
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A provider that can look at its own set-up, for `gateway doctor`."""
+
+    async def check(self, webhook_url: str) -> Sequence[Finding]:
+        """Asks the vendor about credentials, limits and where it posts; never raises for what
+        the vendor says. `webhook_url` is where it should post."""
+        ...
+
+
+@runtime_checkable
+class Installs(Protocol):
+    """A provider that can tell its vendor where to post."""
+
+    async def install(self, webhook_url: str, *, apply: bool) -> Sequence[Change]:
+        """The changes that are needed; made only if `apply`. Raises a `ProviderError`."""
+        ...
+
+
 @runtime_checkable
 class MediaFetcher(Protocol):
     """A provider whose `capabilities.fetches_media` is true."""
@@ -400,6 +447,17 @@ class Webhook(Protocol):
 
     def sign(self, simulated: Simulated) -> WebhookRequest:
         """Makes the request that the vendor would send, for `gateway simulate` and tests."""
+        ...
+
+
+@runtime_checkable
+class Confirms(Protocol):
+    """A webhook whose vendor wants an address to be confirmed before it posts there."""
+
+    async def confirm(self, handshake: Handshake) -> None:
+        """Performs a confirmation, in bounded time.
+
+        Raises `Rejected` where trying again is of no use, `Unreachable` where it may be."""
         ...
 
 

@@ -20,8 +20,11 @@ what a vendor says is cut short and stripped of control characters.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from enum import StrEnum
 from typing import ClassVar
+
+from gateway.domain import Receipt
 
 TEXT_LIMIT = 300
 
@@ -133,9 +136,24 @@ class Unreachable(ProviderError):
 
 
 class Ambiguous(ProviderError):
-    """Written, and no believable answer. Whatever stands in no table is this."""
+    """Written, and no believable answer. Whatever stands in no table is this.
+
+    `late` may still bring the answer, where the provider goes on listening for it: an awaitable
+    of a `Receipt`, which raises a `ProviderError` where the vendor said no.
+    """
 
     again = Again.BY_POLICY
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        code: str = "",
+        retry_after: float | None = None,
+        late: Awaitable[Receipt] | None = None,
+    ) -> None:
+        super().__init__(text, code=code, retry_after=retry_after)
+        self.late = late
 
 
 REASONS: dict[type[ProviderError], str] = {

@@ -13,7 +13,7 @@ from gateway.commands import process
 from gateway.commands.terminal import Failure, facts, say, table, visible
 
 if TYPE_CHECKING:
-    from gateway.app import Adapters
+    from gateway.adapters import Adapters
     from gateway.domain import Verified
     from gateway.store.database import Database
 
@@ -115,7 +115,7 @@ def replay(
     """
     if (id_ is None) == (state is None):
         raise typer.BadParameter("give either the ID of a request or --state")
-    from gateway.app import adapters
+    from gateway.adapters import adapters
     from providers._http import Http
 
     env = process.beside()

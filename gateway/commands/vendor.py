@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from gateway.app import adapters
+from gateway.adapters import adapters
 from gateway.commands.client import Client
 from gateway.commands.terminal import Failure
 from gateway.domain import (

@@ -46,7 +46,7 @@ def first_key(database: Database, settings: Settings) -> Key:
 
 
 def _make(database: Database, settings: Settings) -> Key:
-    from gateway.app import private_file
+    from gateway.adapters import private_file
     from gateway.store import keys
 
     path = settings.data_dir / KEY_FILE

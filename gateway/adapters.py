@@ -1,0 +1,167 @@
+"""What the settings allow to be built: providers, webhooks, connections and chains.
+
+Part of the composition root: it reads the catalogue, so that nobody else has to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway import catalog
+from gateway.domain import Channel, Connection, MediaFetcher, Provider, Webhook
+from gateway.errors import SettingsError
+from gateway.routing import Route
+from gateway.settings import Environment, Settings, variables_of
+from providers._http import Http
+
+DEVELOPMENT_SECRETS = "development-secrets.json"
+
+
+@dataclass(kw_only=True)
+class Adapters:
+    """The providers and webhooks that are set up, and why the others are not."""
+
+    providers: dict[str, Provider] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
+    chains: dict[Channel, tuple[Route, ...]] = field(default_factory=dict)
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    connections: dict[str, Connection] = field(default_factory=dict)
+    fetchers: dict[str, MediaFetcher] = field(default_factory=dict)
+
+
+def development_secrets(settings: Settings) -> dict[str, str]:
+    """Secrets of a developer's machine, made once and kept in the data folder, so that signed
+    webhooks can be tried without an account. Empty in production."""
+    if not settings.development:
+        return {}
+    path = settings.data_dir / DEVELOPMENT_SECRETS
+    known: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    made = dict(known)
+    for entry in catalog.CATALOG:
+        if entry.webhook is not None:
+            for name, value in entry.webhook.development().items():
+                made.setdefault(name, value)
+    if made != known:
+        private_file(path, json.dumps(made, indent=1))
+    return made
+
+
+def private_file(path: Path, text: str) -> None:
+    """Writes a file that only its owner may read."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+
+
+def unset(environment: Environment, model: Any) -> list[str]:
+    """The variables that an adapter needs and that are not set."""
+    return [name for name in model.required if not environment.has(name)]
+
+
+def named(settings: Settings) -> tuple[str, ...]:
+    """Every provider or family that the settings name."""
+    chains = (settings.sms_providers, settings.whatsapp_providers, settings.email_providers)
+    first = (settings.messaging_provider,) if settings.messaging_provider else ()
+    return (*first, *(name for chain in chains for name in chain))
+
+
+def adapters(environment: Environment, http: Http) -> Adapters:
+    """Builds what the settings allow.
+
+    Raises:
+        SettingsError: a provider is named, or half set up, and a variable is missing.
+    """
+    settings = environment.settings
+    made = Adapters()
+    _check_names(settings)
+    for entry in catalog.CATALOG:
+        if entry.provider is not None and _wanted(environment, entry):
+            _add_provider(made, environment, entry, http)
+    extra = development_secrets(settings)
+    for entry in catalog.CATALOG:
+        if entry.webhook is not None:
+            _add_webhook(made, environment, entry, extra)
+    made.chains = {channel: _chain(settings, made, channel) for channel in Channel}
+    return made
+
+
+def _check_names(settings: Settings) -> None:
+    if settings.messaging_provider is None and not settings.development:
+        raise SettingsError(
+            f"MESSAGING_PROVIDER is not set; set it to one of {catalog.known()} "
+            "(or GATEWAY_ENV=development to try the gateway without a vendor)."
+        )
+    for name in named(settings):
+        if not list(catalog.entries(name)):
+            raise SettingsError(
+                f"MESSAGING_PROVIDER or a chain names {name!r}; known are {catalog.known()}."
+            )
+
+
+def _wanted(environment: Environment, entry: catalog.Entry) -> bool:
+    """Whether a provider is set up: named, or all that it needs is there.
+
+    Raises:
+        SettingsError: it is named, or half set up, and a variable is missing.
+    """
+    settings, model = environment.settings, entry.provider.Settings  # type: ignore[union-attr]
+    asked = any(entry in tuple(catalog.entries(name)) for name in named(settings))
+    lacking = unset(environment, model)
+    if entry.family == "console":
+        return asked or (settings.development and settings.messaging_provider is None)
+    if not lacking:
+        return True
+    if asked:
+        raise SettingsError(f"{lacking[0]} is not set, and {entry.name} cannot send without it.")
+    webhook = entry.webhook.Settings.required if entry.webhook is not None else ()
+    begun = [n for n in variables_of(model) if environment.has(n) and n not in webhook]
+    begun = [n for n in begun if not n.endswith("_API_URL")]
+    if begun:
+        raise SettingsError(f"{lacking[0]} is not set, but {begun[0]} is: set both, or neither.")
+    return False
+
+
+def _add_provider(made: Adapters, environment: Environment, entry: Any, http: Http) -> None:
+    settings = environment.fill(entry.provider.Settings)
+    connection: Connection = entry.provider.connection(settings)
+    provider = entry.provider(settings, http=http, timeout=environment.settings.send_timeout)
+    made.providers[entry.name] = provider
+    made.routes[entry.name] = Route(entry.name, provider.capabilities, connection)
+    made.connections[connection.id] = connection
+    if provider.capabilities.fetches_media:
+        made.fetchers[connection.id] = provider
+
+
+def _add_webhook(
+    made: Adapters, environment: Environment, entry: Any, extra: Mapping[str, str]
+) -> None:
+    lacking = [n for n in unset(environment, entry.webhook.Settings) if n not in extra]
+    if lacking:
+        made.missing[entry.name] = lacking[0]
+        return
+    settings = environment.fill(entry.webhook.Settings, extra)
+    webhook = entry.webhook(settings)
+    made.webhooks[entry.name] = webhook
+    made.connections.setdefault(
+        entry.family, Connection(id=entry.family, tenant_id="default", family=entry.family)
+    )
+
+
+def _chain(settings: Settings, made: Adapters, channel: Channel) -> tuple[Route, ...]:
+    """The providers of a channel, best first."""
+    first = settings.messaging_provider or "console"
+    wanted = settings.chain(channel) or (first,)
+    listed: list[Route] = []
+    for name in wanted:
+        for entry in catalog.entries(name):
+            route = made.routes.get(entry.name)
+            if route and channel in route.capabilities.channels and route not in listed:
+                listed.append(route)
+    return tuple(listed)
