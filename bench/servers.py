@@ -124,7 +124,7 @@ def gateway(given: argparse.Namespace) -> None:
         asgi(made),
         listener,
         stop_within=5.0,
-        ready=_settled,
+        ready=server.settled,
         leaving=made.hub.end_streams,
     )
 

@@ -17,11 +17,15 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route as WebRoute
+from starlette.types import ASGIApp
 
 from gateway import catalog
+from gateway._spool_drain import Drain
 from gateway.adapters import adapters
+from gateway.api.front import Exact
 from gateway.clock import SystemClock
-from gateway.domain import Clock, MediaFetcher, Webhook
+from gateway.confirmations import ConfirmationWorker
+from gateway.domain import Clock, Confirms, MediaFetcher, Webhook
 from gateway.events import Hub
 from gateway.health import Watch
 from gateway.inbound import Inbound
@@ -29,6 +33,7 @@ from gateway.media import Folder, MediaWorker
 from gateway.outbound import Outbound
 from gateway.routing import Retry
 from gateway.settings import Environment, Settings
+from gateway.spool import Spool
 from gateway.store.batcher import Batcher
 from gateway.store.database import Database
 from gateway.store.listener import Listener
@@ -59,15 +64,14 @@ class Gateway:
         self.hub = Hub(self.reader)
         self.listener = Listener(self.database, self._committed)
         self.folder = Folder(settings.data_dir / "media")
-        self.inbound = Inbound(self.batcher, self.adapters.connections)
-        self.outbound = Outbound(
+        self.spool = Spool(settings.spool, settings.spool_max_bytes) if self.serving else None
+        self.inbound = Inbound(
             self.batcher,
-            self.adapters.chains,
-            self.clock,
-            region=settings.default_region,
-            expiry=settings.message_expiry,
-            idempotency=settings.idempotency_retention,
+            self.adapters.connections,
+            spool=self.spool,
+            webhooks=self.adapters.webhooks,
         )
+        self.drain = Drain(self.spool, self.batcher, self.inbound) if self.spool else None
         self.watch = Watch()
         self.worker = Worker(
             self.batcher,
@@ -79,11 +83,24 @@ class Gateway:
             observe=self.watch.observe,
             only_process=self.database.sqlite,
         )
+        self.outbound = Outbound(
+            self.batcher,
+            self.adapters.chains,
+            self.clock,
+            region=settings.default_region,
+            expiry=settings.message_expiry,
+            idempotency=settings.idempotency_retention,
+            local=self.worker if self.working else None,
+        )
         self.media = MediaWorker(
             self.batcher,
             self._fetchers(),
             self.folder,
             limit=settings.media_max_bytes,
+        )
+        self.confirmations = ConfirmationWorker(
+            self.batcher,
+            {n: hook for n, hook in self.adapters.webhooks.items() if isinstance(hook, Confirms)},
         )
         self.housekeeping: asyncio.Task[None] | None = None
 
@@ -105,16 +122,22 @@ class Gateway:
             self.worker.poke()
         if "media" in topics:
             self.media.poke()
+        if "handshakes" in topics:
+            self.confirmations.poke()
 
     async def start(self) -> None:
         """Starts what runs beside the requests."""
         self.batcher.start()
+        if self.spool is not None and self.drain is not None:
+            await self.spool.start()
+            self.drain.start()
         await self.listener.start()
         if self.serving:
             await self.hub.start()
         if self.working:
             await self.worker.start()
             self.media.start()
+            self.confirmations.start()
             self.housekeeping = asyncio.create_task(self._prune(), name="gateway-retention")
 
     async def stop(self) -> None:
@@ -124,12 +147,16 @@ class Gateway:
         if self.housekeeping is not None:
             self.housekeeping.cancel()
         if self.working:
+            await self.confirmations.stop()
             await self.media.stop()
             await self.worker.stop(self.settings.shutdown_timeout)
         for provider in self.adapters.providers.values():
             await provider.aclose()
         await self.http.aclose()
         await self.listener.stop()
+        if self.spool is not None and self.drain is not None:
+            await self.drain.stop()
+            await self.spool.stop()
         await self.batcher.stop()
         self.reader.close()
         self.database.close()
@@ -161,11 +188,9 @@ def limits(settings: Settings) -> Limits:
     )
 
 
-def asgi(gateway: Gateway) -> Starlette:
+def asgi(gateway: Gateway) -> ASGIApp:
     """The whole HTTP application of a process."""
-    from starlette.middleware import Middleware
-
-    from gateway.api.access import Access
+    from gateway.api.front import Front
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -175,22 +200,23 @@ def asgi(gateway: Gateway) -> Starlette:
         finally:
             await gateway.stop()
 
+    routes, exact = _routes(gateway)
     app = Starlette(
-        routes=_routes(gateway),
+        routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(Access)],
         exception_handlers=_handlers(),
     )
     app.router.redirect_slashes = False  # a redirected POST comes back as a GET without its form
-    return app
+    return Front(app, exact)
 
 
-def _routes(gateway: Gateway) -> list[BaseRoute]:
+def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
+    """Every route, and again those without parameters by method and path."""
     from gateway.api import health, openapi
     from gateway.api.auth import Keys
     from gateway.api.context import Bounds, Context
     from gateway.api.reading import answer
-    from gateway.api.routes import routes
+    from gateway.api.routes import exact, routes
     from gateway.web.page import routes as web_routes
 
     settings = gateway.settings
@@ -213,6 +239,7 @@ def _routes(gateway: Gateway) -> list[BaseRoute]:
         chains=gateway.adapters.chains,
         watch=gateway.watch,
         clock=gateway.clock,
+        spool=gateway.spool,
     )
 
     async def document(request: Request) -> Response:
@@ -224,15 +251,17 @@ def _routes(gateway: Gateway) -> list[BaseRoute]:
             headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
 
-    return [
+    webhooks = _webhooks(gateway)
+    listed = [
         *routes(context),
-        *_webhooks(gateway).routes(),
+        *webhooks.routes(),
         WebRoute("/health", health.alive),
         WebRoute("/health/ready", health.ready(context)),
         WebRoute("/openapi.json", document),
         WebRoute("/docs", docs),
         *web_routes(),
     ]
+    return listed, {**exact(context), **webhooks.exact()}
 
 
 def _webhooks(gateway: Gateway) -> Any:
@@ -243,7 +272,7 @@ def _webhooks(gateway: Gateway) -> Any:
     missing: dict[str, str] = {}
     for entry in catalog.CATALOG:
         webhook = made.webhooks.get(entry.name)
-        for key in {entry.name, entry.family}:
+        for key in {entry.name, entry.family, *getattr(entry.webhook, "also", ())}:
             if webhook is not None:
                 hooks.setdefault(key, []).append(webhook)
             elif entry.name in made.missing:

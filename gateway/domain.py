@@ -293,6 +293,7 @@ class Handshake:
     dedupe_key: str
     kind: str
     content: Mapping[str, Any] = field(default_factory=dict)
+    occurred_at: datetime | None = None
 
 
 Event: TypeAlias = InboundMessage | StatusUpdate | Engagement | Unrecognised | Handshake
@@ -317,6 +318,8 @@ class Verified:
 
     `key` is made of what was signed and names the request in the inbox: the same signed bytes,
     however they are cut, have the same key. `verdict` says which secret held, without it.
+    `reading` is what the adapter had to read to verify it, so that its `parse` need not do that
+    again; what comes back from the inbox has none.
     """
 
     webhook: str
@@ -324,6 +327,7 @@ class Verified:
     request: WebhookRequest
     key: str
     verdict: str
+    reading: object = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -454,8 +458,8 @@ class Webhook(Protocol):
 class Confirms(Protocol):
     """A webhook whose vendor wants an address to be confirmed before it posts there."""
 
-    async def confirm(self, handshake: Handshake) -> None:
-        """Performs a confirmation, in bounded time.
+    async def confirm(self, handshake: Handshake) -> str | None:
+        """Performs a confirmation, in bounded time. Returns the vendor's name for what it made.
 
         Raises `Rejected` where trying again is of no use, `Unreachable` where it may be."""
         ...

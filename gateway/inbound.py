@@ -6,23 +6,38 @@ What cannot be read is kept raw and counted, never refused: the vendor did its p
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
-from gateway.clock import new_id
-from gateway.domain import Connection, Event, Unrecognised, Verified, Webhook
+from gateway._spool_intake import Intake
+from gateway.clock import new_id, to_ms
+from gateway.domain import Connection, Event, Handshake, Unrecognised, Verified, Webhook
 from gateway.errors import Malformed
+from gateway.spool import Spool
 from gateway.store.batcher import Batcher
-from gateway.store.inbox import RECEIVE, Delivery
+from gateway.store.inbox import RECEIVE, Delivery, Taken
 
 log = logging.getLogger("gateway.inbound")
 
 
 class Inbound:
-    """Takes verified webhooks of known connections."""
+    """Takes verified webhooks of known connections. While the database is away they go to `spool`;
+    what comes out of it again is read by `webhooks`, by name."""
 
-    def __init__(self, batcher: Batcher, connections: Mapping[str, Connection]) -> None:
-        self._batcher = batcher
+    def __init__(
+        self,
+        batcher: Batcher,
+        connections: Mapping[str, Connection],
+        *,
+        spool: Spool | None = None,
+        webhooks: Mapping[str, Webhook] | None = None,
+    ) -> None:
+        self._take: Callable[[Delivery], Awaitable[Taken | None]] = (
+            partial(batcher.submit, RECEIVE) if spool is None else Intake(batcher, spool).take
+        )
         self._connections = connections
+        self._webhooks = webhooks or {}
         self._pools = frozenset(
             sender.pool
             for connection in connections.values()
@@ -31,13 +46,36 @@ class Inbound:
         )
 
     async def receive(self, webhook: Webhook, verified: Verified) -> None:
-        """Reads and stores; done when it is committed.
+        """Reads and stores; done when it is committed, or spooled.
 
         Raises:
             StoreUnavailable, OutcomeUnknown: the vendor should repeat.
         """
         delivery = self.delivery(webhook, verified, new_id("inb"))
-        await self._batcher.submit(RECEIVE, delivery)
+        taken = await self._take(delivery)
+        if taken is not None:
+            self.taken(delivery, taken)
+
+    def taken(self, delivery: Delivery, taken: Taken) -> None:
+        """What follows a commit."""
+        if taken.new:
+            _alert(delivery.events)
+
+    def spooled(self, verified: Verified) -> Delivery:
+        """What a webhook says that comes out of the spool. One whose adapter is set up no more
+        waits in the inbox until it is."""
+        webhook, id_ = self._webhooks.get(verified.webhook), new_id("inb")
+        if webhook is not None:
+            made = self.delivery(webhook, verified, id_)
+        else:
+            log.warning("%s is not set up any more: its webhooks are kept", verified.webhook)
+            connection = self._connections.get(verified.connection)
+            tenant_id = connection.tenant_id if connection is not None else ""
+            headers = frozenset(verified.request.headers)
+            made = Delivery(
+                id_, tenant_id, verified, (), "quarantined", "no such webhook", kept_headers=headers
+            )
+        return replace(made, received_at=to_ms(verified.request.received_at))
 
     def delivery(self, webhook: Webhook, verified: Verified, id_: str | None) -> Delivery:
         """What a verified webhook says, with how well it could be read."""
@@ -49,6 +87,17 @@ class Inbound:
         return Delivery(
             id_, tenant_id, verified, events, state, detail, self._pools, webhook.kept_headers
         )
+
+
+def _alert(events: Sequence[Event]) -> None:
+    """Says loudly what stops the vendor from posting."""
+    for event in events:
+        if isinstance(event, Handshake) and event.kind == "unsubscribed":
+            log.error(
+                "%s was unsubscribed from this gateway: nothing of it arrives any more; if that "
+                "was not meant, subscribe it again",
+                event.content.get("topic_arn"),
+            )
 
 
 def read(webhook: Webhook, verified: Verified) -> tuple[Sequence[Event], str, str | None]:

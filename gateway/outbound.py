@@ -5,12 +5,14 @@ Nothing here knows a vendor: what is possible is read from the capabilities of t
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from gateway import addresses, routing, segments
 from gateway.clock import new_id, to_ms
@@ -28,6 +30,9 @@ MEDIA_TYPES = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": 
 FILES = frozenset({*MEDIA_TYPES.values(), MessageType.DOCUMENT, MessageType.STICKER})
 ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
 FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
+
+
+Asked = tuple[Channel, MessageType, int, bool, bool]  # the fields of `Needs`
 
 
 class Invalid(GatewayError):
@@ -73,6 +78,18 @@ class Draft:
     thread: Thread | None = None
 
 
+class Local(Protocol):
+    """The worker of this process, to which T1 may hand a message over."""
+
+    def reserve(self, new: NewMessage) -> bool:
+        """Keeps a seat for a message, if one is free."""
+        ...
+
+    def accepted(self, new: NewMessage, stored: asyncio.Future[Any]) -> None:
+        """T1 has ended, of a message that has a seat."""
+        ...
+
+
 class Outbound:
     """Accepts messages for the providers of `routes`, a chain for each channel."""
 
@@ -85,24 +102,33 @@ class Outbound:
         region: str | None,
         expiry: float,
         idempotency: float,
+        local: Local | None = None,
     ) -> None:
         self._batcher = batcher
         self._routes = routes
+        self._chosen: dict[Asked, Route] = {}  # for what messages have asked of a provider
         self._clock = clock
         self._region = region
         self._expiry = int(expiry * 1000)
+        self._local = local
         self._kept = int(idempotency * 1000)
 
     async def accept(
         self, draft: Draft, *, tenant_id: str, key: IdempotencyKey | None = None
     ) -> Accepted:
-        """Stores a message durably; it is sent from then on.
+        """Stores a message durably; it is sent from then on, by this process at once if nothing
+        waits and it has a seat.
 
         Raises:
             Invalid: it cannot be sent; nothing was stored.
             StoreUnavailable, OutcomeUnknown: as the batcher says.
         """
-        return await self._batcher.submit(ACCEPT, self.prepare(draft, tenant_id, key))
+        new = self.prepare(draft, tenant_id, key)
+        if self._local is None or not self._local.reserve(new):
+            return await self._batcher.submit(ACCEPT, new)
+        stored = self._batcher.submit(ACCEPT, new)
+        stored.add_done_callback(partial(self._local.accepted, new))
+        return await asyncio.shield(stored)  # whoever asked may go; what is stored is sent
 
     def idempotency(self, route: str, key: str, body: Any) -> IdempotencyKey:
         """A caller's key with the hash of the canonical form of what it asks."""
@@ -165,19 +191,20 @@ class Outbound:
     def _route(
         self, draft: Draft, kind: MessageType, problems: list[tuple[str, str]]
     ) -> Route | None:
+        media, html = len(draft.media), draft.html is not None
+        asked = (draft.channel, kind, media, html, draft.template is not None)
+        route = self._chosen.get(asked)
+        if route is not None:
+            return route
         chain = self._routes.get(draft.channel, ())
         if not chain:
             problems.append(("channel", f"no provider is set up for {draft.channel}"))
             return None
-        needs = Needs(
-            channel=draft.channel,
-            type=kind,
-            media=len(draft.media),
-            html=draft.html is not None,
-            template=draft.template is not None,
-        )
+        needs = Needs(*asked)
         route = routing.choose(chain, needs)
-        if route is None:
+        if route is not None:
+            self._chosen[asked] = route
+        else:
             lacking = {r.name: routing.lacks(r.capabilities, needs) for r in chain}
             text = ", ".join(f"{name} cannot send {what}" for name, what in lacking.items())
             problems.append((_field(needs), text))

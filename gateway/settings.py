@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     data_dir: Path = Path("data")
     spool_dir: Path | None = None
+    spool_max_bytes: int = Field(default=256 * 1024 * 1024, ge=64 * 1024, le=1024**4)
     public_url: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -182,6 +183,11 @@ class Settings(BaseSettings):
                 return "postgresql+psycopg://" + url[len(short) :]
         return url
 
+    @property
+    def spool(self) -> Path:
+        """The folder of the spool."""
+        return self.spool_dir or self.data_dir / "spool"
+
     def chain(self, channel: Channel) -> tuple[str, ...]:
         """The names an operator gave for a channel, in order."""
         chains = {
@@ -238,8 +244,10 @@ def _sentence(error: ValidationError) -> str:
 
 
 def variables_of(model: type[BaseModel]) -> tuple[str, ...]:
-    """The names of the variables that a settings class reads."""
-    return tuple(str(f.alias or name).upper() for name, f in model.model_fields.items())
+    """The names of the variables that an operator may set for a settings class: not those that
+    development makes for itself (`exclude=True`)."""
+    fields = model.model_fields.items()
+    return tuple(str(f.alias or name).upper() for name, f in fields if not f.exclude)
 
 
 def load(env_file: Path | None = Path(".env"), **overrides: str) -> Environment:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ from gateway.errors import (
     Unreachable,
 )
 from gateway.routing import Retry, Route, retry_in
+from gateway.store.accepts import HandOff, NewMessage, begun_by
 from gateway.store.batcher import Batcher
 from gateway.store.deliveries import (
     BEGIN,
@@ -54,6 +55,7 @@ from gateway.store.inbox import REPORT, Report
 log = logging.getLogger("gateway.worker")
 
 GRACE = 1.0  # seconds that a send may exceed the time of its adapter
+LATE = 120.0  # seconds that an answer which outlived its send is still listened for
 LAST_WRITES = 5.0  # seconds, at the very end, for what was cut off to be stored
 UNSTORABLE_TRIES = 8
 UNSTORABLE = Ambiguous("the vendor's answer could not be stored", code="unstorable")
@@ -107,6 +109,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._free = limits.seats
         self._sends: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
 
@@ -122,6 +125,45 @@ class Worker:
         """Something is due."""
         self._wake.set()
 
+    def reserve(self, new: NewMessage) -> bool:
+        """Keeps a seat for a message that is about to be stored, if one is free: T1 may hand it
+        over. Then `accepted` must be told how that ended."""
+        route = self._routes.get(new.row["provider"])
+        if route is None or self._free <= 0 or self._stopping or not self._tasks:
+            return False
+        self._free -= 1
+        new.handoff = HandOff(
+            attempt_id=new_id("att"),
+            token=new_id("lease"),
+            lease=int(self._limits.lease * 1000),
+            since=self._clock.monotonic(),
+            provider=route.name,
+            connection=route.connection,
+            sender=_sender(new.row, route).key or None,
+        )
+        return True
+
+    def accepted(self, new: NewMessage, stored: asyncio.Future[Any]) -> None:
+        """T1 has ended; sends what it handed over, and frees the seat of what it did not."""
+        handoff = new.handoff
+        assert handoff is not None
+        error = None if stored.cancelled() else stored.exception()
+        work = None
+        if isinstance(error, OutcomeUnknown):
+            work = self._never_begun(begun_by(new))  # perhaps it was handed over after all
+        elif error is None and handoff.attempt is not None:
+            work = self._begun(handoff.attempt, handoff.since)
+        if work is None:
+            self._free += 1
+            self._wake.set()
+        else:
+            self._start(work)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._sends.add(task)
+        task.add_done_callback(self._sent)
+
     async def stop(self, within: float) -> None:
         """Claims no more, and lets what is in flight end and be stored."""
         self._stopping = True
@@ -133,7 +175,9 @@ class Worker:
         if self._sends:
             log.info("waiting for %d sends in flight", len(self._sends))
             await asyncio.wait(self._sends, timeout=within)
-        await _cut_off({*self._tasks, *self._sends})
+        if self._late:
+            await asyncio.wait(self._late, timeout=min(within, LAST_WRITES))
+        await _cut_off({*self._tasks, *self._sends, *self._late})
 
     async def _claiming(self) -> None:
         while not self._stopping:
@@ -167,9 +211,7 @@ class Worker:
         )
         for item in due:
             self._free -= 1
-            task = asyncio.create_task(self._deliver(item, started))
-            self._sends.add(task)
-            task.add_done_callback(self._sent)
+            self._start(self._deliver(item, started))
         return bool(due) and self._free > 0
 
     def _sent(self, task: asyncio.Task[None]) -> None:
@@ -184,10 +226,8 @@ class Worker:
         if route is None:  # the claim lapses
             log.error("%s is for %s, which is not set up", due.message_id, due.message["provider"])
             return
-        message = outgoing(due, route, self._origin, self._clock)
-        attempt = Attempt(
-            message.attempt_id, due, route.name, route.connection, message.sender.key or None
-        )
+        sender = _sender(due.message, route).key or None
+        attempt = Attempt(new_id("att"), due, route.name, route.connection, sender)
         try:
             if not await self._batcher.submit(BEGIN, attempt):
                 return
@@ -197,26 +237,53 @@ class Worker:
         except (OutcomeUnknown, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and not self._stopping:
                 raise
-            # Perhaps the attempt stands in the database. We know that it never reached the wire.
-            idle = Unreachable("the attempt was not begun", code="not_begun")
-            await self._settle(Outcome(attempt, error=idle, retry_in=0))
+            await self._never_begun(attempt)
             return
+        await self._begun(attempt, leased)
+
+    async def _never_begun(self, attempt: Attempt) -> None:
+        """Perhaps the attempt stands in the database. We know that it never reached the wire."""
+        idle = Unreachable("the attempt was not begun", code="not_begun")
+        await self._settle(Outcome(attempt, error=idle, retry_in=0))
+
+    async def _begun(self, attempt: Attempt, leased: float) -> None:
+        """Sends what stands in the database as an attempt under a lease of ours."""
+        route = self._routes[attempt.provider]
+        message = outgoing(attempt, route, self._origin, self._clock)
         spent = self._clock.monotonic() - leased
         if spent > self._limits.lease - self._limits.send - GRACE:
             late = Unreachable("the lease would not have outlived the send", code="late")
             outcome = Outcome(attempt, error=late, retry_in=0)
         else:
-            outcome = await self._send(route.name, message, attempt)
+            sending = self._providers[route.name].send(message)
+            within = self._limits.send + GRACE  # the adapter's own time is shorter
+            outcome = await self._heard(route.name, sending, attempt, within)
+        await self._store(route, outcome)
+        if isinstance(outcome.error, Ambiguous) and outcome.error.late is not None:
+            listening = asyncio.create_task(self._listen(route, attempt, outcome.error.late))
+            self._late.add(listening)
+            listening.add_done_callback(self._late.discard)
+
+    async def _listen(self, route: Route, attempt: Attempt, late: Awaitable[Receipt]) -> None:
+        """A late answer is always applied to its attempt; a late silence tells nothing new."""
+        outcome = await self._heard(route.name, late, attempt, LATE)
+        if outcome.error is None or outcome.error.sent_nothing:
+            log.info("%s: an answer came late", attempt.due.message_id)
+            await self._store(route, outcome)
+
+    async def _store(self, route: Route, outcome: Outcome) -> None:
         await self._settle(outcome)
         if outcome.receipt is not None and outcome.receipt.updates:
-            await self._report(due, route, outcome.receipt)
+            await self._report(outcome.attempt.due, route, outcome.receipt)
 
-    async def _send(self, name: str, message: OutboundMessage, attempt: Attempt) -> Outcome:
+    async def _heard(
+        self, name: str, answer: Awaitable[Receipt], attempt: Attempt, within: float
+    ) -> Outcome:
         receipt: Receipt | None = None
         error: ProviderError | None = None
         try:
-            async with asyncio.timeout(self._limits.send + GRACE):  # the adapter's own is shorter
-                receipt = await self._providers[name].send(message)
+            async with asyncio.timeout(within):
+                receipt = await answer
             if not isinstance(receipt, Receipt):
                 raise TypeError("a receipt was expected")
         except ProviderError as raised:
@@ -294,23 +361,25 @@ async def _cut_off(tasks: set[asyncio.Task[None]]) -> None:
             _, tasks = await asyncio.wait(tasks, timeout=LAST_WRITES)
 
 
-def outgoing(due: Due, route: Route, origin: str, clock: Clock) -> OutboundMessage:
-    """A leased message as its provider is to send it, with an attempt id of its own."""
-    row = due.message
+def _sender(row: Mapping[str, Any], route: Route) -> Sender:
+    """Our side of a message: the address it names, else the connection's own."""
+    if row["from_address"]:
+        return Sender(address=row["from_address"])
+    return route.connection.senders.get(Channel(row["channel"]), Sender())
+
+
+def outgoing(attempt: Attempt, route: Route, origin: str, clock: Clock) -> OutboundMessage:
+    """A leased message as its provider is to send it."""
+    row = attempt.due.message
     extra: dict[str, Any] = json.loads(row["extra"]) if row["extra"] else {}
     media = json.loads(row["media"]) if row["media"] else ()
-    attempt_id = new_id("att")
-    channel = Channel(row["channel"])
-    sender = route.connection.senders.get(channel, Sender())
-    if row["from_address"]:
-        sender = Sender(address=row["from_address"])
     left = (row["expires_at"] - int(clock.now().timestamp() * 1000)) // 1000
     return OutboundMessage(
-        message_id=due.message_id,
-        attempt_id=attempt_id,
-        channel=channel,
+        message_id=attempt.due.message_id,
+        attempt_id=attempt.id,
+        channel=Channel(row["channel"]),
         to=row["to_address"],
-        sender=sender,
+        sender=_sender(row, route),
         type=MessageType(row["type"]),
         body=row["body"],
         content=json.loads(row["content"]) if row["content"] else {},
@@ -319,7 +388,7 @@ def outgoing(due: Due, route: Route, origin: str, clock: Clock) -> OutboundMessa
         template=extra.get("template"),
         subject=row["subject"],
         html=extra.get("html"),
-        callback_url=f"{origin}/api/webhooks/{route.name}?attempt={attempt_id}",
+        callback_url=f"{origin}/api/webhooks/{route.name}?attempt={attempt.id}",
         validity=max(1, int(left)),
     )
 

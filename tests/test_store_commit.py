@@ -16,7 +16,7 @@ from gateway.clock import new_id
 from gateway.domain import Receipt, Status
 from gateway.errors import OutcomeUnknown, StoreUnavailable, Unreachable
 from gateway.store import batcher as batching
-from gateway.store.accepts import ACCEPT
+from gateway.store.accepts import ACCEPT, HandOff
 from gateway.store.database import Database
 from gateway.store.deliveries import BEGIN, CLAIM, SETTLE, Attempt, Claim, Outcome
 from gateway.store.edits import CANCEL, Named
@@ -113,6 +113,21 @@ def test_a_message_whose_commit_was_cut_is_there_once(
     assert kinds == ["conversation.created", "message.queued", "message.queued"]
     again = cutter.store.accepted(new_message(idempotency=keyed("k")))
     assert again[0].view == answers[1].view
+
+
+@both_cuts
+def test_a_message_that_was_handed_over_in_a_cut_commit_is_begun_once(
+    cutter: Cutter, store: Store, when: Cut
+) -> None:
+    new = new_message()
+    new.handoff = HandOff("att_1", "lease_1", 60_000, 0.0, "test", CONNECTION, None)
+    cutter.cut(when)
+    cutter.store.accepted(new)
+    assert cutter.cuts == 1
+    assert new.handoff.attempt is not None
+    assert [a["id"] for a in store.attempts(new.row["id"])] == ["att_1"]
+    assert store.status(new.row["id"]) == "sending"
+    assert store.told(new.row["id"]) == ["message.queued", "message.sending"]
 
 
 @both_cuts

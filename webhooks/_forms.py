@@ -44,6 +44,10 @@ class Form:
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Whether any of these fields is there."""
+        return not names.isdisjoint(self._values)
+
     def get(self, name: str) -> str | None:
         """The value of a field, exactly, or None where there is no such field.
 

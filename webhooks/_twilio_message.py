@@ -30,6 +30,14 @@ from webhooks._twilio_tables import (
 
 MEDIA_NAME = re.compile(r"MediaUrl(0|[1-9][0-9]?)")
 CONTENT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*")
+# Most messages have none of these, and to ask for each takes a fifth of the reading.
+PLACES = frozenset(GEO)
+RARE = frozenset(
+    {"Latitude", "Longitude", "ButtonText", "ButtonPayload", "ListId"}
+    | JSON_FIELDS.keys()
+    | FLAGS.keys()
+    | REFERRAL.keys()
+)
 BASE64_LEAST = 60  # what shorter text looks like base64 is usually a word
 
 
@@ -94,6 +102,8 @@ def _aliases(form: Form, sender: str) -> tuple[str, ...]:
 def _media(form: Form, ids_of: re.Pattern[str]) -> tuple[MediaReference, ...]:
     """The files, by the URLs that are there: NumMedia is not always a number."""
     names = [name for name, _ in form.pairs if name.startswith("MediaUrl")]
+    if not names:
+        return ()
     numbers = sorted({int(m[1]) for name in names if (m := MEDIA_NAME.fullmatch(name))})
     return tuple(
         _reference(url, form.text(f"MediaContentType{number}"), ids_of)
@@ -137,15 +147,18 @@ def _type_of_file(content_type: str) -> MessageType:
 def _content(
     form: Form, kind: MessageType, channel: Channel, body: str, reply_to: str | None
 ) -> dict[str, Any]:
-    content = {**_location(form), **_choice(form)}
+    content: dict[str, Any] = {}
+    if rare := form.has_any(RARE):
+        content.update({**_location(form), **_choice(form)})
     if kind is MessageType.REACTION:
         content.update(target=reply_to, emoji=body, removed=False)
-    if geo := _named(form, GEO):
+    if form.has_any(PLACES) and (geo := _named(form, GEO)):
         content["geo"] = geo
     content.update(_opt_out(form, channel, body))
     if channel is Channel.SMS and (decoded := _decoded(body)) is not None:
         content["decoded"] = decoded
-    content.update(_extras(form))
+    if rare:
+        content.update(_extras(form))
     return content
 
 

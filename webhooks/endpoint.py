@@ -7,7 +7,6 @@ the body itself, and never logs one.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.domain import Answer, Clock, Verified, Webhook, WebhookRequest
 from gateway.errors import (
@@ -25,6 +24,7 @@ from gateway.errors import (
     StoreUnavailable,
     clean,
 )
+from gateway.patience import discard, within
 
 log = logging.getLogger("gateway.webhooks")
 
@@ -132,11 +132,32 @@ class Endpoint:
         prefixes = ("", prefix) if prefix else ("",)
         return [Route(before + path, self) for before in prefixes for path in paths]
 
+    def exact(self) -> dict[tuple[str, str], ASGIApp]:
+        """The paths that vendors are told to call, which a router need not look for."""
+        prefix = _split(self._origin)[1]
+        return {
+            ("POST", f"{before}{path}{key.replace('_', sign)}"): self._at(key)
+            for key in self._hooks
+            if "/" not in key
+            for sign in "-_"
+            for path in ("/api/webhooks/", "/api/sms/webhook/")
+            for before in {"", prefix}
+        }
+
+    def _at(self, key: str) -> ASGIApp:
+        async def take(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._answer(key, scope, receive, send)
+
+        return take
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         parameters = scope["path_params"]
         connection = parameters.get("connection")
         key = folded(parameters["name"] + (f"/{connection}" if connection else ""))
+        await self._answer(key, scope, receive, send)
+
+    async def _answer(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             hooks = self._known(key, scope["method"])
             request = await self._read(scope, receive)
@@ -166,10 +187,10 @@ class Endpoint:
         headers = _headers(scope["headers"])
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
+            await discard(receive)
             raise Refused(413, "too_large", CLOSE)
         try:
-            async with asyncio.timeout(self._timeout):
-                body = await _body(receive, self._max_bytes)
+            body = await within(self._timeout, _body(receive, self._max_bytes))
         except TimeoutError:
             raise Refused(408, "too_slow", CLOSE) from None
         raw_path = scope.get("raw_path") or scope["path"].encode()

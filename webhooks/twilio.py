@@ -114,16 +114,19 @@ class TwilioWebhook:
             raise SignatureInvalid(
                 f"X-Twilio-Signature is missing in a request for {shown(request.url)}", missing=True
             )
-        fields = signed_fields(request)
+        form = signed_form(request)
+        fields = form.joined if form is not None else ""
         wanted = given.encode("utf-8", "surrogatepass")
         for url in candidates(request.url):
             text = (url + fields).encode("utf-8", "surrogatepass")
             for number, token in enumerate(self._tokens, 1):
                 if hmac.compare_digest(_signature(token, text), wanted):
-                    return self._verified(request, fields, number)
+                    return self._verified(request, form, fields, number)
         raise SignatureInvalid(self._why(request))
 
-    def _verified(self, request: WebhookRequest, fields: str, number: int) -> Verified:
+    def _verified(
+        self, request: WebhookRequest, form: Form | None, fields: str, number: int
+    ) -> Verified:
         named = (canonical(request.url) + fields).encode("utf-8", "surrogatepass")
         return Verified(
             webhook=self.name,
@@ -131,6 +134,7 @@ class TwilioWebhook:
             request=request,
             key=hashlib.sha256(named).hexdigest(),
             verdict=f"twilio hmac-sha1 token {number} of {len(self._tokens)}",
+            reading=form,
         )
 
     def _why(self, request: WebhookRequest) -> str:
@@ -156,7 +160,9 @@ class TwilioWebhook:
             if is_json(raw.headers):  # Event Streams and the like; messages are always forms
                 read_json(raw.body)
                 return (Unrecognised(dedupe_key=f"un:{request.key}", kind="json"),)
-            form = read_form(raw.body)
+            form = request.reading
+            if not isinstance(form, Form):
+                form = read_form(raw.body)
         except ValueError as error:
             raise Malformed(f"the body cannot be read: {error}") from None
         return (self._event(form, raw.url, request.key),)
@@ -193,8 +199,8 @@ def is_json(headers: Mapping[str, str]) -> bool:
     return essence == "application/json" or essence.endswith("+json")
 
 
-def signed_fields(request: WebhookRequest) -> str:
-    """What is signed besides the URL: a form's fields, or nothing for JSON.
+def signed_form(request: WebhookRequest) -> Form | None:
+    """What is signed besides the URL: a form's fields, or nothing (None) for JSON.
 
     Twilio, "Webhooks security": a JSON body is bound by its SHA-256 in the signed query. Without
     it nothing binds the body. A form without fields would make the same signature as the JSON of
@@ -209,14 +215,14 @@ def signed_fields(request: WebhookRequest) -> str:
         found = hashlib.sha256(request.body).hexdigest().encode()
         if not hmac.compare_digest(found, wanted):
             raise SignatureInvalid("the JSON body is not the one whose bodySHA256 was signed")
-        return ""
+        return None
     try:
         form = read_form(request.body)
     except ValueError as error:
         raise SignatureInvalid(f"the body cannot be checked: {error}") from None
     if hashes and not form.pairs:
         raise SignatureInvalid("the signed URL promises a body (bodySHA256) and there is none")
-    return form.joined
+    return form
 
 
 def candidates(url: str) -> Iterator[str]:

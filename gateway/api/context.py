@@ -18,6 +18,7 @@ from gateway.health import Watch
 from gateway.media import Folder
 from gateway.outbound import Invalid, Outbound
 from gateway.routing import Route
+from gateway.spool import Spool
 from gateway.store.batcher import Batcher
 from gateway.store.keys import Identity
 from gateway.store.reader import Reader
@@ -51,6 +52,7 @@ class Context:
     chains: Mapping[Channel, tuple[Route, ...]]
     watch: Watch
     clock: Clock
+    spool: Spool | None = None
     streams: dict[str, int] = field(default_factory=dict)
 
 

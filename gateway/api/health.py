@@ -22,7 +22,8 @@ async def alive(request: Request) -> Response:
 
 
 def ready(context: Context) -> Any:
-    """The process can do its work: the database answers, and took what was last written."""
+    """The process can do its work: the database answers, and took what was last written; what an
+    earlier process spooled is stored, and the spool can be written."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -31,7 +32,19 @@ def ready(context: Context) -> Any:
             return _away("The database does not answer.")
         if getattr(context.batcher, "failing", False):
             return _away("The database cannot be written.")
-        return answer({"status": "ready", "database": "ok"})
+        spool = context.spool
+        if spool is None:
+            return answer({"status": "ready", "database": "ok"})
+        if spool.recovering:
+            return _away(f"The spool is being stored: {spool.depth} webhooks wait.")
+        if spool.failing:
+            return _away("The spool cannot be written.")
+        waits = {
+            "webhooks": spool.depth,
+            "bytes": spool.size,
+            "oldest_seconds": spool.age(context.clock.now()),
+        }
+        return answer({"status": "ready", "database": "ok", "spool": waits})
 
     return endpoint
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.api.auth import header
 from gateway.api.problems import Problem, not_found, unprocessable
+from gateway.patience import discard, within
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -34,27 +35,31 @@ async def body_of(request: Request, most: int, timeout: float) -> bytes:
     """
     length = header(request, b"content-length")
     if length and (LENGTH.fullmatch(length) is None or int(length) > most):
+        await discard(request.receive)
         raise Problem(413, f"At most {most} bytes.", headers={"connection": "close"})
-    chunks: list[bytes] = []
-    size, more = 0, True
     try:
-        async with asyncio.timeout(timeout):
-            while more:
-                part = await request.receive()
-                if part["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                chunk, more = part.get("body", b""), part.get("more_body", False)
-                size += len(chunk)
-                if size > most:
-                    raise Problem(413, f"At most {most} bytes.", headers={"connection": "close"})
-                chunks.append(chunk)
+        return await within(timeout, _read(request.receive, most))
     except TimeoutError:
         raise Problem(
             408, "The body did not arrive in time.", headers={"connection": "close"}
         ) from None
     except ClientDisconnect:
         raise Problem(400, "The body did not arrive whole.") from None
-    return b"".join(chunks)
+
+
+async def _read(receive: Receive, most: int) -> bytes:
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        part = await receive()
+        if part["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = part.get("body", b""), part.get("more_body", False)
+        size += len(chunk)
+        if size > most:
+            raise Problem(413, f"At most {most} bytes.", headers={"connection": "close"})
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def json_of(body: bytes, content_type: str) -> Any:
@@ -169,8 +174,31 @@ def filters_of(request: Request, names: Iterable[str]) -> dict[str, str]:
     return given
 
 
-def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer."""
-    return Response(
-        to_json(value), status_code=status, media_type="application/json", headers=headers
-    )
+class Json(Response):
+    """JSON that is written already. Made without the framework's way through each header."""
+
+    def __init__(self, body: bytes, status: int, headers: Mapping[str, str]) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = body
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+            *((name.encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer. Names of headers in lower case."""
+    return Json(to_json(value), status, headers or {})

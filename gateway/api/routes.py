@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from gateway.api import conversations, events, health, media, messages
 from gateway.api.context import Context, Guarded, Handler
@@ -164,6 +165,15 @@ OPERATIONS: Sequence[Operation] = (
         tag="Health",
     ),
 )
+
+
+def exact(context: Context) -> dict[tuple[str, str], ASGIApp]:
+    """The operations whose paths have no parameters, by method and path."""
+    return {
+        (operation.method, operation.path): Guarded(context, {operation.method: operation.handler})
+        for operation in OPERATIONS
+        if "{" not in operation.path
+    }
 
 
 def routes(context: Context) -> list[BaseRoute]:

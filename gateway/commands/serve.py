@@ -65,9 +65,7 @@ def _serve(gateway: Gateway, listener: object) -> None:
     note = lock.Serving(pid=os.getpid(), url=url, origin=settings.origin, env=settings.gateway_env)
 
     def ready() -> None:
-        gc.freeze()
-        gc.set_threshold(10_000, 20, 50)  # a fifth less time for a send than with 700
-        gc.enable()
+        server.settled()
         welcome.greet(gateway, url, key)
 
     with lock.noted(settings.data_dir, note):

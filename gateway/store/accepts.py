@@ -1,22 +1,33 @@
-"""T1: conversation, message, queue entry and event in one transaction, for many at once."""
+"""T1: conversation, message, queue entry and event in one transaction, for many at once.
+
+Where nothing is waiting, the same transaction writes T2 for the worker of this process: the
+message is sent without a claim. A later crash finds a lease with an open attempt, as after T2.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.domain import LANES, Priority, Status
+from gateway.domain import LANES, Connection, Priority, Status
 from gateway.store import conversations
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
 from gateway.store.database import Again
-from gateway.store.rows import insert, select
-from gateway.store.tables import idempotency, messages, queue
+from gateway.store.deliveries import Attempt, Due, new_attempt
+from gateway.store.rows import insert, present, select
+from gateway.store.tables import attempts, idempotency, messages, queue
 from gateway.store.tx import Tx
 from gateway.views import View, message_view
 
+FIRST_LANE = """
+WITH lanes (lane) AS (VALUES (0), (1), (2), (3))
+SELECT MIN(lane) FROM lanes WHERE EXISTS (
+  SELECT 1 FROM queue AS q
+  WHERE q.lane = lanes.lane AND q.lease_until = 0 AND q.due_at <= ? AND q.quarantined = 0)
+"""  # the highest lane in which something waits that is due
 IDEMPOTENCY = ("tenant_id", "route", "key")
 
 
@@ -31,12 +42,29 @@ class IdempotencyKey:
 
 
 @dataclass(slots=True)
+class HandOff:
+    """A seat of this process's worker that waits for a message. `attempt` is what T1 wrote of it,
+    or None: then it is queued like any other, or was not written at all. `lease` is in
+    milliseconds; `since` is the worker's monotonic time."""
+
+    attempt_id: str
+    token: str
+    lease: int
+    since: float
+    provider: str
+    connection: Connection
+    sender: str | None
+    attempt: Attempt | None = None
+
+
+@dataclass(slots=True)
 class NewMessage:
     """A validated message. `row` has every column that does not depend on the database."""
 
     row: dict[str, Any]
     wanted: Wanted
     idempotency: IdempotencyKey | None = None
+    handoff: HandOff | None = None
     view: View = field(default_factory=dict)
 
 
@@ -59,6 +87,12 @@ def _keys(items: Sequence[NewMessage]) -> list[tuple[str, str, str]]:
 
 def run(tx: Tx, items: Sequence[NewMessage]) -> Sequence[Accepted | Exception]:
     """Writes the messages that are new, and finds the first answer of those that are repeated."""
+    for item in items:
+        if item.handoff is not None:
+            item.handoff.attempt = None  # what an earlier run of this batch found is void
+    if not any(item.idempotency for item in items):
+        _write(tx, items)
+        return [Accepted(item.view) for item in items]
     earlier = _earlier(tx, items)
     fresh: list[NewMessage] = []
     mine: dict[tuple[str, str, str], NewMessage] = {}
@@ -107,23 +141,87 @@ def _write(tx: Tx, items: Sequence[NewMessage]) -> None:
     for item in items:
         _complete(tx, item)
     _claim_keys(tx, items)
+    handed = _hand_over(tx, items)
     rows = sorted((item.row for item in items), key=lambda row: str(row["id"]))
     made = insert(tx, messages, rows, "ON CONFLICT DO NOTHING RETURNING id")
     if len(made) < len(rows):  # a commit that was thought to be lost came through after all
         there = {row.id for row in made}
         rows = [row for row in rows if row["id"] in there]
-    insert(tx, queue, [_entry(row, tx.now) for row in rows], "ON CONFLICT DO NOTHING")
+        _found_handed(tx, [item for item in items if item.row["id"] not in there])
+        handed = {id_: item for id_, item in handed.items() if id_ in there}
+    entries = [_entry(row, tx.now, handed.get(row["id"])) for row in rows]
+    insert(tx, queue, entries, "ON CONFLICT DO NOTHING")
+    begun = [handed[id_] for id_ in sorted(handed)]
+    insert(tx, attempts, [new_attempt(tx, attempt, 1) for attempt in begun])
     older = [item.row for item in items if not item.wanted.created]
     conversations.touch_outbound(tx, [(r["tenant_id"], r["conversation_id"]) for r in older])
     for row in rows:
-        tx.emit(
-            row["tenant_id"],
-            f"message.{row['status']}",
-            message_id=row["id"],
-            conversation_id=row["conversation_id"],
-            change={"status": row["status"]},
-        )
-    tx.topics.add("queue")
+        first = Status.QUEUED.value if row["id"] in handed else row["status"]
+        _tell(tx, row, first)
+        if row["id"] in handed:
+            _tell(tx, row, Status.SENDING.value)
+    if len(handed) < len(rows):
+        tx.topics.add("queue")
+
+
+def _tell(tx: Tx, row: Mapping[str, Any], status: str) -> None:
+    tx.emit(
+        row["tenant_id"],
+        f"message.{status}",
+        message_id=row["id"],
+        conversation_id=row["conversation_id"],
+        change={"status": status},
+    )
+
+
+def _hand_over(tx: Tx, items: Sequence[NewMessage]) -> dict[str, Attempt]:
+    """Gives messages to the worker that has a seat for them: only what would be claimed next all
+    the same, since nothing waits in its lane or above, nor anything of its conversation."""
+    if not any(item.handoff for item in items):
+        return {}
+    lane = tx.run(FIRST_LANE, (tx.now,)).scalar()
+    first = len(LANES) if lane is None else int(lane)
+    older = [_thread(item) for item in items if not item.wanted.created]
+    busy = present(tx, queue, ("tenant_id", "conversation_id"), older)
+    handed: dict[str, Attempt] = {}
+    for item in sorted(items, key=lambda item: str(item.row["id"])):
+        mine = LANES[Priority(item.row["priority"])]
+        waits = item.row["status"] != Status.QUEUED.value
+        if item.handoff and not waits and mine < first and _thread(item) not in busy:
+            item.row["status"] = Status.SENDING.value
+            item.handoff.attempt = handed[item.row["id"]] = begun_by(item)
+        elif not waits:
+            first = min(first, mine)
+        busy.add(_thread(item))
+    return handed
+
+
+def _thread(item: NewMessage) -> tuple[str, str]:
+    return item.row["tenant_id"], item.row["conversation_id"]
+
+
+def begun_by(item: NewMessage) -> Attempt:
+    """T2 of a message that is handed over."""
+    handoff, row = item.handoff, item.row
+    assert handoff is not None
+    due = Due(row["tenant_id"], row["id"], handoff.token, 0, row)
+    return Attempt(
+        handoff.attempt_id,
+        due,
+        handoff.provider,
+        handoff.connection,
+        handoff.sender,
+        handoff.lease,
+    )
+
+
+def _found_handed(tx: Tx, items: Sequence[NewMessage]) -> None:
+    """A commit that was thought to be lost may have handed these over."""
+    ids = {item.handoff.attempt_id: item for item in items if item.handoff is not None}
+    there = {row.id for row in select(tx, attempts, ("id",), [(id_,) for id_ in ids], ("id",))}
+    for id_, item in ids.items():
+        assert item.handoff is not None
+        item.handoff.attempt = begun_by(item) if id_ in there else None
 
 
 def _complete(tx: Tx, item: NewMessage) -> None:
@@ -156,7 +254,7 @@ def _claim_keys(tx: Tx, items: Sequence[NewMessage]) -> None:
         raise Again  # another process took one of the keys a moment ago
 
 
-def _entry(row: dict[str, Any], now: int) -> dict[str, Any]:
+def _entry(row: dict[str, Any], now: int, begun: Attempt | None) -> dict[str, Any]:
     return {
         "tenant_id": row["tenant_id"],
         "message_id": row["id"],
@@ -165,10 +263,10 @@ def _entry(row: dict[str, Any], now: int) -> dict[str, Any]:
         "lane": LANES[Priority(row["priority"])],
         "due_at": max(row["send_at"] or 0, now),
         "expires_at": row["expires_at"],
-        "attempts": 0,
+        "attempts": 0 if begun is None else 1,
         "claims": 0,
-        "lease_token": None,
-        "lease_until": 0,
+        "lease_token": None if begun is None else begun.due.token,
+        "lease_until": 0 if begun is None else now + begun.lease,
         "quarantined": 0,
     }
 

@@ -47,15 +47,18 @@ class Wanted:
 
 def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
     """Fills in `found` for each, making what does not exist. Several may want the same one."""
-    known = _known(tx, [key for want in wanted for key in want.places()])
+    places = [want.places() for want in wanted]
+    known = _known(tx, [key for keys in places for key in keys])
     missing: dict[Key, dict[str, Any]] = {}
-    for want in wanted:
-        row = next((known[key] for key in want.places() if key in known), None)
+    made_here: set[str] = set()
+    for want, keys in zip(wanted, places, strict=True):
+        row = next((known[key] for key in keys if key in known), None)
         if row is None:
             row = _new(tx, want)
-            missing[tuple(row[c] for c in IDENTITY)] = row
-            known.update(dict.fromkeys(want.places(), row))
-        want.created = row is missing.get(tuple(row[c] for c in IDENTITY))
+            missing[(want.tenant_id, want.channel, row["our_key"], want.address)] = row
+            made_here.add(row["id"])
+            known.update(dict.fromkeys(keys, row))
+        want.created = row["id"] in made_here
         want.found = row
     rows = [missing[key] for key in sorted(missing)]
     made = insert(tx, conversations, rows, "ON CONFLICT DO NOTHING RETURNING id")

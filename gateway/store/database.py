@@ -146,7 +146,7 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
         "foreign_keys=ON",
         "temp_store=MEMORY",
         "cache_size=-32768",
-        "wal_autocheckpoint=2000",
+        "wal_autocheckpoint=8000",
         "journal_size_limit=67108864",
     ):
         connection.execute(f"PRAGMA {pragma}")

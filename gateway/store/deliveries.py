@@ -123,6 +123,7 @@ class Attempt:
     provider: str
     connection: Connection
     sender: str | None
+    lease: int = 0  # milliseconds, where the lease begins with it
 
 
 def begin(tx: Tx, items: Sequence[Attempt]) -> Sequence[bool | Exception]:
@@ -146,7 +147,7 @@ def _begin(tx: Tx, thread: Thread | None, item: Attempt) -> bool:
         expire(thread)
         return False
     number = (thread.newest["number"] if thread.newest else 0) + 1
-    thread.begin(_new_attempt(tx, item, number))
+    thread.begin(new_attempt(tx, item, number))
     thread.change_entry(attempts=entry["attempts"] + 1, claims=0)
     thread.change(provider=item.provider, connection=item.connection.id)
     thread.note()
@@ -162,7 +163,8 @@ def expire(thread: Thread) -> None:
     thread.note()
 
 
-def _new_attempt(tx: Tx, item: Attempt, number: int) -> dict[str, Any]:
+def new_attempt(tx: Tx, item: Attempt, number: int) -> dict[str, Any]:
+    """The row of an attempt that may be on the wire a moment later."""
     row: dict[str, Any] = dict.fromkeys(c.name for c in attempts.columns)
     row.update(
         tenant_id=item.due.tenant_id,

@@ -14,13 +14,14 @@ from gateway.clock import new_id
 from gateway.domain import (
     Direction,
     Event,
+    Handshake,
     InboundMessage,
     Priority,
     Status,
     StatusUpdate,
     Verified,
 )
-from gateway.store import conversations, receipts
+from gateway.store import conversations, receipts, subscriptions
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
 from gateway.store.database import Again
@@ -45,6 +46,7 @@ class Delivery:
 
     `id` is made beforehand; None replays what the inbox already holds. `pools` are the sender
     pools that are ours; `kept_headers` are those that the webhook has kept beside the usual ones.
+    `received_at` is in milliseconds, where it came earlier than now.
     """
 
     id: str | None
@@ -55,6 +57,7 @@ class Delivery:
     detail: str | None
     pools: frozenset[str] = frozenset()
     kept_headers: frozenset[str] = frozenset()
+    received_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,15 @@ def run(tx: Tx, items: Sequence[Delivery]) -> Sequence[Taken | Exception]:
         if isinstance(event, StatusUpdate)
     ]
     receipts.apply(tx, receipts.keep(tx, rows))
+    subscriptions.keep(
+        tx,
+        [
+            (item.tenant_id, item.verified, event)
+            for item in fresh
+            for event in item.events
+            if isinstance(event, Handshake)
+        ],
+    )
     new = {id(item) for item in fresh}
     return [Taken(new=id(item) in new) for item in items]
 
@@ -113,7 +125,7 @@ def _raw(tx: Tx, item: Delivery) -> dict[str, Any]:
         "verdict": item.verified.verdict,
         "state": item.state,
         "detail": item.detail,
-        "received_at": tx.now,
+        "received_at": tx.now if item.received_at is None else min(item.received_at, tx.now),
         "replayed_at": None,
     }
 

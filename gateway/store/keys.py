@@ -8,10 +8,11 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.clock import ALPHABET
 from gateway.store.rows import insert
 from gateway.store.tables import api_keys
 from gateway.store.tx import Tx
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
 
 COLUMNS = "id, tenant_id, name, hash, scopes, created_at, expires_at, revoked_at"
 

@@ -125,6 +125,23 @@ def update(
     return changed
 
 
+def present(
+    tx: Tx, table: Table, keys: tuple[str, ...], wanted: Sequence[tuple[Any, ...]]
+) -> set[tuple[Any, ...]]:
+    """Which of `wanted` stand in any row; a key with many rows costs as little as one with one."""
+    found: set[tuple[Any, ...]] = set()
+    names = ", ".join(f"w.{key}" for key in keys)
+    match = " AND ".join(f"t.{key} = w.{key}" for key in keys)
+    for listed, values in _lists(tx, table, keys, sorted(set(wanted))):
+        rows = tx.run(
+            f"WITH w ({', '.join(keys)}) AS {listed} "
+            f"SELECT {names} FROM w WHERE EXISTS (SELECT 1 FROM {table.name} AS t WHERE {match})",
+            values,
+        ).fetchall()
+        found.update(tuple(row) for row in rows)
+    return found
+
+
 def select(
     tx: Tx,
     table: Table,

@@ -376,6 +376,40 @@ class MediaRow(Base, table=True):
     created_at: int = _time()
 
 
+class SubscriptionRow(Base, table=True):
+    """A topic of a vendor that posts to us, or wants to: by whose word, and how far we are.
+
+    `state` is pending (a confirmation of ours is due), confirmed, failed or unsubscribed.
+    """
+
+    __tablename__ = "subscriptions"
+    __table_args__ = (
+        UniqueConstraint("connection", "topic_arn", "endpoint"),
+        Index(
+            "ix_subscriptions_pending",
+            "due_at",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+    )
+    tenant_id: str = _key()
+    id: str = _key()
+    connection: str = _text()
+    topic_arn: str = _text()
+    endpoint: str = _text()  # our address that it posts to
+    webhook: str = _text()
+    state: str = _text()
+    subscription_arn: str | None = _maybe_text()
+    token: str | None = _maybe_text()  # while pending
+    subscribe_url: str | None = _maybe_text()  # where to confirm, without the token
+    tries: int = Field(default=0, sa_type=Integer)
+    due_at: int = _time()
+    said_at: int = _time()  # the vendor's time of its newest word
+    detail: str | None = _maybe_text()
+    created_at: int = _time()
+    updated_at: int = _time()
+
+
 def table(row: type[Base]) -> Any:
     """The Core table behind a row class; statements are written on it."""
     return row.__table__  # type: ignore[attr-defined]
@@ -392,3 +426,4 @@ events = table(EventRow)
 idempotency = table(IdempotencyRow)
 api_keys = table(ApiKeyRow)
 media = table(MediaRow)
+subscriptions = table(SubscriptionRow)

@@ -1,0 +1,64 @@
+"""The front of the application: the busiest routes without the router, and the access log.
+
+A path that has no parameters is found in a table; everything else goes to the framework's router.
+The log has method, route, status and time of each request, and never the URL: it may hold
+addresses and ids.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.api.problems import Problem
+
+log = logging.getLogger("gateway.access")
+
+Exact = Mapping[tuple[str, str], ASGIApp]  # by method and path
+
+
+class Front:
+    """Passes each request to the application that answers it."""
+
+    def __init__(self, app: ASGIApp, exact: Exact) -> None:
+        self._app = app
+        self._exact = exact
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request. What failed here is logged at INFO, the rest at DEBUG."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        found = self._exact.get((scope["method"], scope["path"]))
+        started, status = time.perf_counter(), 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            if found is None:
+                await self._app(scope, receive, noted)
+            else:
+                await found(scope, receive, noted)
+        except Exception:
+            if found is not None and not status:
+                failed = Problem(500, "Something went wrong here; the log knows more.")
+                await failed.response()(scope, receive, noted)
+            status = status or 500
+            raise
+        finally:
+            level = logging.INFO if status >= 500 else logging.DEBUG
+            if log.isEnabledFor(level):
+                took = (time.perf_counter() - started) * 1000
+                route = scope["path"] if found is not None else _route(scope)
+                log.log(level, "%s %s %s %.1f ms", scope["method"], route, status or "gone", took)
+
+
+def _route(scope: Scope) -> str:
+    return str(getattr(scope.get("route"), "path", "(no route)"))

@@ -1,0 +1,106 @@
+"""Confirms the subscriptions that vendors ask to have confirmed: after the commit, with retries.
+
+Each is performed by the webhook that verified the request for it; nothing here visits a URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.domain import Confirms, Handshake
+from gateway.errors import OutcomeUnknown, ProviderError, Rejected, StoreUnavailable
+from gateway.store.batcher import Batcher
+from gateway.store.subscriptions import DONE, WANT, Performed, Wanted
+
+log = logging.getLogger("gateway.confirmations")
+
+GIVEN_UP = 48 * 3_600_000  # milliseconds after the vendor asked: by then its token is void
+LEASE = 120_000  # milliseconds
+PAUSE = 5_000  # milliseconds before the second try, doubled each time
+LONGEST = 900_000
+AT_ONCE = 8
+FIX = "subscribe this gateway to the topic again"
+
+
+class ConfirmationWorker:
+    """Performs what is due, a few at a time."""
+
+    def __init__(
+        self, batcher: Batcher, hooks: Mapping[str, Confirms], *, poll: float = 5.0
+    ) -> None:
+        self._batcher = batcher
+        self._hooks = hooks
+        self._poll = poll
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to confirm."""
+        self._task = asyncio.create_task(self._run(), name="gateway-confirmations")
+
+    async def stop(self) -> None:
+        """Stops; what was under way is done again later, which harms nobody."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def poke(self) -> None:
+        """A vendor asked for something."""
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                rows = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE))
+                if rows:
+                    await asyncio.gather(*(self._perform(row) for row in rows))
+                    continue
+                async with asyncio.timeout(self._poll):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                log.warning("cannot look for confirmations: %s", error)
+                await asyncio.sleep(self._poll)
+            except Exception:
+                log.exception("cannot confirm subscriptions")
+                await asyncio.sleep(self._poll)
+            self._wake.clear()
+
+    async def _perform(self, row: Mapping[str, Any]) -> None:
+        performed = await self._try(row)
+        await self._batcher.submit(DONE, performed)
+
+    async def _try(self, row: Mapping[str, Any]) -> Performed:
+        topic, hook = row["topic_arn"], self._hooks.get(row["webhook"])
+        if row["age"] > GIVEN_UP:
+            log.error("%s was not confirmed within two days: %s", topic, FIX)
+            return _performed(row, "failed", detail="not confirmed in time")
+        if hook is None:
+            return _performed(row, "pending", detail="its webhook is off", retry_in=_pause(row))
+        handshake = Handshake(
+            dedupe_key=row["id"],
+            kind="subscription",
+            content={name: row[name] for name in ("topic_arn", "token", "subscribe_url")},
+        )
+        try:
+            made = await hook.confirm(handshake)
+        except Rejected as error:
+            log.error("%s cannot be confirmed (%s): %s", topic, error.text, FIX)
+            return _performed(row, "failed", detail=str(error))
+        except ProviderError as error:
+            log.warning("%s could not be confirmed yet: %s", topic, error)
+            return _performed(row, "pending", detail=str(error), retry_in=_pause(row))
+        log.info("the subscription to %s is confirmed", topic)
+        return _performed(row, "confirmed", subscription_arn=made)
+
+
+def _performed(row: Mapping[str, Any], state: str, **more: Any) -> Performed:
+    return Performed(row["tenant_id"], row["id"], row["said_at"], state, **more)
+
+
+def _pause(row: Mapping[str, Any]) -> int:
+    return int(min(LONGEST, PAUSE * 2 ** min(row["tries"] - 1, 10)))
