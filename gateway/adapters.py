@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ def development_secrets(settings: Settings) -> dict[str, str]:
     known: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
     made = dict(known)
     for entry in catalog.CATALOG:
-        if entry.webhook is not None:
+        # Making a key pair takes a tenth of a second: only where something is missing.
+        if entry.webhook is not None and not made.keys() >= set(entry.webhook.Settings.required):
             for name, value in entry.webhook.development().items():
                 made.setdefault(name, value)
     if made != known:
@@ -113,18 +114,25 @@ def _wanted(environment: Environment, entry: catalog.Entry) -> bool:
     """
     settings, model = environment.settings, entry.provider.Settings  # type: ignore[union-attr]
     asked = any(entry in tuple(catalog.entries(name)) for name in named(settings))
-    lacking = unset(environment, model)
     if entry.family == "console":
         return asked or (settings.development and settings.messaging_provider is None)
+    # `joins`: what must be set where nobody names it, if that is more than what is required;
+    # `shared`: what tells nothing by itself, as other software is configured by it, too.
+    joins = () if asked else getattr(model, "joins", ())
+    lacking = [name for name in joins or model.required if not environment.has(name)]
     if not lacking:
         return True
     if asked:
         raise SettingsError(f"{lacking[0]} is not set, and {entry.name} cannot send without it.")
-    webhook = entry.webhook.Settings.required if entry.webhook is not None else ()
-    begun = [n for n in variables_of(model) if environment.has(n) and n not in webhook]
+    silent = {*getattr(model, "shared", ())}
+    silent |= {*entry.webhook.Settings.required} if entry.webhook is not None else set()
+    begun = [n for n in variables_of(model) if environment.has(n) and n not in silent]
     begun = [n for n in begun if not n.endswith("_API_URL")]
     if begun:
-        raise SettingsError(f"{lacking[0]} is not set, but {begun[0]} is: set both, or neither.")
+        named_too = f", or name {entry.name} in a chain" if joins else ""
+        raise SettingsError(
+            f"{lacking[0]} is not set, but {begun[0]} is: set both, or neither{named_too}."
+        )
     return False
 
 
@@ -134,7 +142,9 @@ def _add_provider(made: Adapters, environment: Environment, entry: Any, http: Ht
     provider = entry.provider(settings, http=http, timeout=environment.settings.send_timeout)
     made.providers[entry.name] = provider
     made.routes[entry.name] = Route(entry.name, provider.capabilities, connection)
-    made.connections[connection.id] = connection
+    known = made.connections.get(connection.id)  # of another product of the same account
+    senders = {**known.senders, **connection.senders} if known else connection.senders
+    made.connections[connection.id] = replace(connection, senders=senders)
     if provider.capabilities.fetches_media:
         made.fetchers[connection.id] = provider
 

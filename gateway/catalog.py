@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from providers.aws_sns import AwsSns
 from providers.console import Console
 from providers.twilio import Twilio
+from webhooks.aws_sns import AwsSnsWebhook
 from webhooks.console import ConsoleWebhook
 from webhooks.twilio import TwilioWebhook
 
@@ -27,6 +29,7 @@ class Entry:
 
 
 CATALOG = (
+    Entry(name="aws_sns", family="aws", provider=AwsSns, webhook=AwsSnsWebhook),
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
     Entry(name="twilio", family="twilio", provider=Twilio, webhook=TwilioWebhook),
 )

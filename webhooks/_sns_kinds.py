@@ -1,0 +1,91 @@
+"""Which kinds of content SNS brings, told by the signed content alone: one line a kind.
+
+Any topic may bring any kind. What is authentic and of no kind here is kept as `Unrecognised`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gateway.domain import Event, Unrecognised
+from webhooks import _sns_sms
+from webhooks._forms import read_json
+
+WORD = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """What a notification brings: a JSON object, when it was published, and the request's key."""
+
+    facts: Mapping[str, Any]
+    published: datetime
+    key: str
+
+
+Recognise = Callable[[Mapping[str, Any]], bool]
+Read = Callable[[Inner], Sequence[Event]]
+
+KINDS: tuple[tuple[Recognise, Read], ...] = (
+    (
+        _sns_sms.is_message,
+        lambda inner: [_sns_sms.message(inner.facts, inner.published, inner.key)],
+    ),
+    (_sns_sms.is_event, lambda inner: [_sns_sms.event(inner.facts, inner.published, inner.key)]),
+    (_sns_sms.is_log, lambda inner: [_sns_sms.log(inner.facts, inner.published, inner.key)]),
+)
+
+
+def read(message: str, published: datetime, key: str) -> Sequence[Event]:
+    """The events of a notification's `Message`.
+
+    Raises:
+        Malformed: it is of a known kind, and not readable.
+    """
+    try:
+        facts = read_json(message)
+    except ValueError:
+        return [_unknown(_kind_of_text(message), key)]
+    if not isinstance(facts, dict):
+        return [_unknown("json", key)]
+    for recognise, reader in KINDS:
+        if recognise(facts):
+            return reader(Inner(facts, published, key))
+    return [_unknown(_kind_of(facts), key)]
+
+
+def _unknown(kind: str, key: str) -> Unrecognised:
+    return Unrecognised(dedupe_key=f"un:{key}", kind=kind)
+
+
+def _kind_of_text(message: str) -> str:
+    # SES posts this once, when event publishing to a topic is set up.
+    setup = message.strip().startswith("Successfully validated SNS topic for Amazon SES")
+    return "ses:setup" if setup else "plain-text"
+
+
+def _kind_of(facts: Mapping[str, Any]) -> str:
+    """A word for a kind that nobody here reads, for whoever looks into the inbox."""
+    if "whatsAppWebhookEntry" in facts or "MetaWabaIds" in _object(facts, "context"):
+        return "whatsapp"
+    told = facts.get("eventType") or facts.get("notificationType")
+    if told == "AmazonSnsSubscriptionSucceeded":
+        return "ses:setup"
+    if isinstance(facts.get("mail"), dict) and isinstance(told, str):
+        return f"ses:{_word(told)}"
+    if "detail-type" in facts:
+        return f"eventbridge:{_word(str(facts.get('source', '')).removeprefix('aws.'))}"
+    return f"event:{_word(told)}" if isinstance(told, str) else "json"
+
+
+def _object(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = facts.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _word(text: str) -> str:
+    return WORD.sub("-", text.lower()[:40]).strip("-") or "unknown"
