@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := twilio,postgres,dev,bench
+LOCAL  := .venv-localstack
+EXTRAS := twilio,aws,postgres,dev,bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format-check format lint types bench bench-peers clean
+.PHONY: help setup run test test-localstack check format-check format lint types bench bench-peers clean
 
 help:           ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-17s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make the environment in .venv
 
@@ -27,6 +28,16 @@ run: setup      ## Run the gateway on this machine, with the console for a vendo
 
 test: setup     ## Run all tests
 	$(BIN)/python -m pytest
+
+test-localstack: setup $(LOCAL)/.installed ## Test against LocalStack, which signs as Amazon SNS does
+	LOCALSTACK_PYTHON=$(CURDIR)/$(LOCAL)/bin/python \
+	  $(BIN)/python -m pytest tests/localstack/localstack_roundtrip.py
+
+$(LOCAL)/.installed: tests/localstack/requirements.txt
+	@test -x $(LOCAL)/bin/python || $(PYTHON) -m venv $(LOCAL)
+	$(LOCAL)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r tests/localstack/requirements.txt
+	@touch $@
 
 check: format-check lint types test ## Check format, lint and types, and run all tests
 
@@ -50,4 +61,4 @@ bench-peers: setup ## Measure accepts only, beside the usual stack
 	$(BIN)/python -m bench --only accepts
 
 clean:          ## Remove the environment and the caches; data stays
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOCAL) .mypy_cache .pytest_cache .ruff_cache .hypothesis

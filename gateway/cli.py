@@ -9,7 +9,7 @@ import os
 
 import typer
 
-from gateway.commands import chat, db, inbox, keys, send, serve, simulate
+from gateway.commands import chat, db, doctor, inbox, keys, send, serve, simulate, webhooks
 from gateway.commands.terminal import Failure, complain
 
 app = typer.Typer(
@@ -24,9 +24,11 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(serve.worker)
 app.command()(send.send)
+app.command()(doctor.doctor)
 simulate.commands.command()(chat.chat)
 app.add_typer(simulate.commands, name="simulate")
 app.add_typer(keys.commands, name="keys")
+app.add_typer(webhooks.commands, name="webhooks")
 app.add_typer(inbox.commands, name="inbox")
 app.add_typer(db.commands, name="db")
 

@@ -11,7 +11,7 @@ import logging
 import math
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -21,9 +21,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 
 from gateway.domain import (
     Capabilities,
+    Change,
     Channel,
     Connection,
     FetchedMedia,
+    Finding,
     MessageType,
     OutboundMessage,
     Receipt,
@@ -37,6 +39,7 @@ from gateway.errors import (
     Unreachable,
     Unsupported,
 )
+from providers import _twilio_setup
 from providers._fetch import HOPS, REDIRECTS, described, fetch, refusal, too_large
 from providers._twilio_answers import judge, receipt
 
@@ -211,6 +214,33 @@ class Twilio:
                 return await fetch(target, limit=limit, timeout=MEDIA_TIMEOUT, hops=HOPS - 1)
             failure = refusal(answer.status, ours=True)
         raise failure
+
+    async def check(self, webhook_url: str) -> Sequence[Finding]:
+        """Looks at the account, its senders and where they post; changes nothing."""
+        return await _twilio_setup.check(self._account(webhook_url), webhook_url)
+
+    async def install(self, webhook_url: str, *, apply: bool) -> Sequence[Change]:
+        """Tells Twilio where to post what comes in.
+
+        Raises:
+            ProviderError: Twilio refused, could not be asked, or could not call that URL.
+        """
+        return await _twilio_setup.install(self._account(webhook_url), webhook_url, apply=apply)
+
+    def _account(self, webhook_url: str) -> _twilio_setup.Account:
+        settings, parts = self._settings, urlsplit(webhook_url)
+        public = parts.scheme == "https" and can_be_called(parts.hostname or "")
+        return _twilio_setup.Account(
+            http=self._http,
+            authorization=self._wire.authorization,
+            api_url=settings.api_url,
+            sid=settings.account_sid,
+            number=settings.phone_number,
+            whatsapp=settings.whatsapp_number,
+            service=settings.messaging_service_sid,
+            overrides=RETRIES,
+            reachable=self._local or public,
+        )
 
     async def aclose(self) -> None:
         """Holds nothing: the session belongs to all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,52 +15,77 @@ from gateway.settings import Environment
 from providers._http import Http
 
 CASES = Path(__file__).parent / "cases"
-PROVIDERS = tuple(entry for entry in CATALOG if entry.provider is not None)
 TO = "+15557654321"
 SENDER = "+15550001111"
 
 
-def entry_of(name: str) -> Entry:
-    """The catalogue's entry of a name."""
-    return next(entry for entry in CATALOG if entry.name == name)
+@dataclass(frozen=True)
+class Setup:
+    """A provider in one of its configurations: `provider.json`, with what a variant changes."""
+
+    entry: Entry
+    variant: str
+    data: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The provider's name, with that of the variant."""
+        return f"{self.entry.name}-{self.variant}" if self.variant else self.entry.name
+
+    @property
+    def provider(self) -> type[Any]:
+        """The class of the provider."""
+        assert self.entry.provider is not None
+        return self.entry.provider
 
 
-def data_of(entry: Entry) -> Mapping[str, Any]:
-    """What `cases/<name>/provider.json` says of a provider."""
-    found: Mapping[str, Any] = json.loads((CASES / entry.name / "provider.json").read_text())
-    return found
+def setups_of(entry: Entry) -> Iterator[Setup]:
+    """A provider in each of its configurations; the first is the one that is usual."""
+    data = json.loads((CASES / entry.name / "provider.json").read_text())
+    variants = data.pop("variants", {"": {}})
+    for name, changed in variants.items():
+        environment = {**data["environment"], **changed.get("environment", {})}
+        yield Setup(entry, name, {**data, **changed, "environment": environment})
 
 
-def speaks_to(entry: Entry) -> bool:
-    """Whether a provider has a wire at all."""
-    return bool(data_of(entry)["wire"])
+PROVIDERS = tuple(
+    setup for entry in CATALOG if entry.provider is not None for setup in setups_of(entry)
+)
+WIRED = tuple(setup for setup in PROVIDERS if setup.data["wire"])
 
 
-WIRED = tuple(entry for entry in PROVIDERS if speaks_to(entry))
+def entry_of(name: str, variant: str | None = None) -> Setup:
+    """A provider's usual configuration, or the one of that name."""
+    return next(
+        setup
+        for setup in PROVIDERS
+        if setup.entry.name == name and variant in (None, setup.variant)
+    )
 
 
-def outbound(entry: Entry) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The outbound cases of a provider, by name."""
-    for path in sorted((CASES / entry.name / "outbound").glob("*.json")):
-        yield path.stem, json.loads(path.read_text())
+def outbound(setup: Setup) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The outbound cases of a provider in one of its configurations, by name."""
+    usual = entry_of(setup.entry.name).variant
+    for path in sorted((CASES / setup.entry.name / "outbound").glob("*.json")):
+        case = json.loads(path.read_text())
+        if case.get("variant", usual) == setup.variant:
+            yield path.stem, case
 
 
-def settings_of(entry: Entry, vendor: str, **more: str) -> Any:
+def settings_of(setup: Setup, vendor: str, **more: str) -> Any:
     """A provider's settings, filled as the application fills them."""
-    variables = {**data_of(entry)["environment"], **more}
+    variables = {**setup.data["environment"], **more}
     filled = {name: value.replace("{vendor}", vendor) for name, value in variables.items()}
-    assert entry.provider is not None
-    return Environment(filled).fill(entry.provider.Settings)
+    return Environment(filled).fill(setup.provider.Settings)
 
 
 @asynccontextmanager
 async def provider(
-    entry: Entry, vendor: str, *, timeout: float = 5.0, connect_timeout: float = 5.0, **more: str
+    setup: Setup, vendor: str, *, timeout: float = 5.0, connect_timeout: float = 5.0, **more: str
 ) -> AsyncIterator[Any]:
     """A provider that calls a vendor at the given address."""
     http = Http(connect_timeout=connect_timeout)
-    assert entry.provider is not None
-    made = entry.provider(settings_of(entry, vendor, **more), http=http, timeout=timeout)
+    made = setup.provider(settings_of(setup, vendor, **more), http=http, timeout=timeout)
     try:
         yield made
     finally:

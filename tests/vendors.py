@@ -1,5 +1,7 @@
 """A vendor on loopback: plays Twilio's Messages.json, or whatever it is told, and its faults.
 
+What it says when all is well can be given as data: `{id}` in it becomes one that nobody else has.
+
 `LoopbackVendor` runs in a thread of its own; `python -m tests.vendors --port N --file LOG` in a
 process of its own, where it writes one flushed line for each request it was sent.
 """
@@ -101,6 +103,17 @@ class Request:
         return {name.lower(): value.strip() for name, _, value in pairs}
 
     @cached_property
+    def json(self) -> Any:
+        """A body of JSON."""
+        return json.loads(self.body)
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The fields of the body, whichever of the two it is; those of a form are lists."""
+        found: Mapping[str, Any] = self.json if self.body.startswith(b"{") else self.form
+        return found
+
+    @cached_property
     def form(self) -> dict[str, list[str]]:
         """The fields of a form body."""
         return parse_qs(self.body.decode(), keep_blank_values=True, strict_parsing=True)
@@ -115,10 +128,19 @@ class LoopbackVendor:
     """A vendor's HTTP API on 127.0.0.1.
 
     What a request gets: `pages[path]` if there is one, else the next of `plan`, else `always`,
-    else a 201 with an id that no other request gets, also not from another vendor.
+    else `answer`, or Twilio's 201, with an id that no other request gets, also not from another
+    vendor.
     """
 
-    def __init__(self, *, port: int = 0, latency: float = 0.0, keep: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        latency: float = 0.0,
+        keep: bool = True,
+        answer: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.answer = answer
         self.port = port
         self.latency = latency
         self.keep = keep
@@ -200,8 +222,13 @@ class LoopbackVendor:
         return self.plan.popleft() if self.plan else self.always
 
     def ordinary(self, request: Request) -> bytes:
-        """Twilio's 201, with a new sid."""
-        sid = b"SM%b%016x" % (self._prefix, self.count)
+        """The answer that it was given, or Twilio's 201, with a new id."""
+        number = b"%b%016x" % (self._prefix, self.count)
+        if self.answer is not None:
+            said = str(self.answer["body"]).replace("{id}", number.decode())
+            headers = self.answer.get("headers", {})
+            return Reply(status=self.answer["status"], headers=headers, body=said.encode()).wire()
+        sid = b"SM" + number
         sender, to = (json.dumps(request.field(name)).encode() for name in ("From", "To"))
         body = ANSWER % (sender, sid, to)
         head = (

@@ -56,6 +56,7 @@ def inbound(
       gateway simulate inbound --channel sms --from +15551230001 --body "hi"
       gateway simulate inbound --channel whatsapp --name Ada --button "Yes:confirm-7"
       gateway simulate inbound --body "look" --media cat.png
+      gateway simulate inbound --provider aws --to +15550000001 --body "hi"
     """
     from gateway.commands.vendor import Vendor, typed
 
@@ -114,7 +115,7 @@ def status(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Post what became of a message, for its newest attempt.
+    """Post what became of a message, for its newest attempt, as that attempt's vendor would.
 
     \b
     Examples:

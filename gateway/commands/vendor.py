@@ -6,16 +6,20 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from gateway.adapters import adapters
+from gateway import catalog
+from gateway.adapters import Adapters, adapters
 from gateway.commands.client import Client
+from gateway.commands.emulator import Stand, served
 from gateway.commands.terminal import Failure
+from gateway.commands.webhooks import route
 from gateway.domain import (
     Channel,
     Event,
@@ -25,6 +29,7 @@ from gateway.domain import (
     Sender,
     Simulated,
     StatusUpdate,
+    Webhook,
     WebhookRequest,
 )
 from gateway.media import UNKNOWN, sniff
@@ -45,27 +50,18 @@ class Posted:
 
 
 class Vendor:
-    """One vendor, as far as its webhooks go."""
+    """One vendor, as far as its webhooks go: by its name, its family's, or a provider's."""
 
     def __init__(self, api: Client, name: str) -> None:
-        made = adapters(api.env, Http())
-        webhook = made.webhooks.get(name)
-        if webhook is None:
-            lacking = made.missing.get(name)
-            known = ", ".join(sorted(made.webhooks))
-            raise typer.BadParameter(
-                f"{lacking} is not set, so nothing can be signed as {name} signs"
-                if lacking
-                else f"there is no webhook of {name!r}; known are {known}"
-            )
         self._api = api
-        self._made = made
-        self._webhook = webhook
-        self.name = name
+        self._made = adapters(api.env, Http())
+        self._webhook = found(self._made, name)
+        self.name = self._webhook.name
+        self._family = next(e.family for e in catalog.CATALOG if e.name == self.name)
 
     def ours(self, channel: Channel) -> Sender:
         """Our side of a channel: the vendor's connection's, or else that of the first provider."""
-        connection = self._made.connections.get(self.name)
+        connection = self._made.connections.get(self._family)
         routes = [route.connection for route in self._made.chains.get(channel, ())]
         for one in ([connection] if connection else []) + routes:
             if channel in one.senders:
@@ -75,7 +71,7 @@ class Vendor:
     def files(self, paths: Sequence[Path]) -> tuple[MediaReference, ...]:
         """Puts files where the gateway will fetch them as if from the vendor."""
         settings = self._api.env.settings
-        if paths and (not settings.development or self.name in self._made.fetchers):
+        if paths and (not settings.development or self._family in self._made.fetchers):
             raise typer.BadParameter(
                 "files can be simulated in development only, and only for a vendor without "
                 "credentials: otherwise the gateway would ask the vendor for them"
@@ -86,12 +82,12 @@ class Vendor:
     def message(self, message: InboundMessage) -> Posted:
         """Posts what a person said."""
         shared = message.channel in SHARED_ROUTES
-        path = f"/api/webhooks/{message.channel.value if shared else self.name}"
+        path = route(message.channel.value if shared else self.name)
         return self._post(Simulated(url=self._api.origin + path, message=message))
 
     def status(self, status: StatusUpdate) -> Posted:
         """Posts what became of an attempt, to the URL that the worker gave for it."""
-        path = f"/api/webhooks/{self.name}?attempt={status.attempt_id}"
+        path = f"{route(self.name)}?attempt={status.attempt_id}"
         return self._post(Simulated(url=self._api.origin + path, status=status))
 
     def _post(self, simulated: Simulated) -> Posted:
@@ -100,10 +96,14 @@ class Vendor:
         except ValueError as error:
             raise Failure(str(error)) from None
         path = request.url.removeprefix(self._api.origin)
-        answer = self._api.request("POST", path, data=request.body, headers=dict(request.headers))
+        with self._certificate() as stand:
+            answer = self._api.request(
+                "POST", path, data=request.body, headers=dict(request.headers)
+            )
         if answer.status_code >= 400:
+            why = f"{stand.reason}. " if stand.reason and answer.status_code == 503 else ""
             raise Failure(
-                f"the gateway refused it ({answer.status_code}); its log says why. "
+                f"the gateway refused it ({answer.status_code}); its log says why. {why}"
                 f"The signature was made for {request.url}"
             )
         return Posted(
@@ -112,8 +112,38 @@ class Vendor:
             provider_message_id=_identity(self._events(request)),
         )
 
+    @contextmanager
+    def _certificate(self) -> Iterator[Stand]:
+        """Serves the certificate of what is posted, for a vendor that signs with one."""
+        url = getattr(self._webhook, "certificate_url", "")
+        if not url:
+            yield Stand()
+            return
+        with served(url, getattr(self._webhook, "certificate", "")) as stand:
+            yield stand
+
     def _events(self, request: WebhookRequest) -> Sequence[Event]:
         return self._webhook.parse(asyncio.run(self._webhook.verify(request)))
+
+
+def found(made: Adapters, name: str) -> Webhook:
+    """The webhook that is set up for a name: its own, or one of its family.
+
+    Raises:
+        BadParameter: there is none; the text names what is missing.
+    """
+    own = list(catalog.entries(name))
+    kin = [e for e in catalog.CATALOG if e.family in {entry.family for entry in own}]
+    for entry in (*own, *kin):
+        if entry.name in made.webhooks:
+            return made.webhooks[entry.name]
+    lacking = next((made.missing[e.name] for e in (*own, *kin) if e.name in made.missing), None)
+    known = ", ".join(sorted(made.webhooks))
+    raise typer.BadParameter(
+        f"{lacking} is not set, so nothing can be signed as {name} signs"
+        if lacking
+        else f"there is no webhook of {name!r}; known are {known}"
+    )
 
 
 def _identity(events: Sequence[Event]) -> str | None:
@@ -150,7 +180,7 @@ def stored(api: Client, posted: Posted) -> Any:
     """The message that was made of what was posted, where the API shows it."""
     if posted.provider_message_id is None or api.key is None:
         return None
-    found = api.get(
+    page = api.get(
         "/api/messages", provider_message_id=posted.provider_message_id, direction="inbound"
     )
-    return found["items"][0] if found["items"] else None
+    return page["items"][0] if page["items"] else None
