@@ -36,6 +36,7 @@ class Wanted:
     our_address: str | None = None
     name: str | None = None
     also: tuple[str, ...] = ()  # further addresses of the same person
+    inbound: bool = False  # whether the person wrote
     found: dict[str, Any] = field(default_factory=dict)
     created: bool = False
 
@@ -59,6 +60,11 @@ def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
             made_here.add(row["id"])
             known.update(dict.fromkeys(keys, row))
         want.created = row["id"] in made_here
+        if want.created and want.inbound:
+            row["unread_count"] += 1
+            row["last_inbound_at"] = tx.now
+            row["our_address"] = want.our_address or row["our_address"]
+            row["name"] = want.name or row["name"]
         want.found = row
     rows = [missing[key] for key in sorted(missing)]
     made = insert(tx, conversations, rows, "ON CONFLICT DO NOTHING RETURNING id")
@@ -148,12 +154,15 @@ def touch_outbound(tx: Tx, ids: Sequence[tuple[str, str]]) -> None:
 
 
 def touch_inbound(tx: Tx, wanted: Sequence[Wanted]) -> None:
-    """Counts what people wrote, once per message of `wanted`."""
+    """Counts what people wrote, once per message of `wanted`; a new conversation has it in it."""
     counts: dict[tuple[str, str], list[Wanted]] = {}
     for want in wanted:
         counts.setdefault((want.tenant_id, want.found["id"]), []).append(want)
     rows = []
     for (tenant, id_), wants in sorted(counts.items()):
+        tx.emit(tenant, "conversation.updated", conversation_id=id_)
+        if wants[0].created:
+            continue
         rows.append(
             {
                 "tenant_id": tenant,
@@ -166,6 +175,5 @@ def touch_inbound(tx: Tx, wanted: Sequence[Wanted]) -> None:
                 "name": wants[-1].name,
             }
         )
-        tx.emit(tenant, "conversation.updated", conversation_id=id_)
-    _lock(tx, list(counts))
+    _lock(tx, [(row["tenant_id"], row["id"]) for row in rows])
     update(tx, conversations, ("tenant_id", "id"), rows, how=INBOUND)

@@ -20,6 +20,7 @@ from gateway.store.rows import select
 from gateway.store.tables import attempts
 from gateway.store.tx import Tx
 
+EMPTY_ATTEMPT: dict[str, Any] = dict.fromkeys(c.name for c in attempts.columns)
 CLAIMS = 3  # without an attempt, then a message is put aside
 SWEEP = 500  # rows looked at in one go
 
@@ -82,6 +83,8 @@ CLAIMED_COLUMNS = (
     "provider",
     "connection",
     "on_unknown",
+    "created_at",
+    "send_at",
     "expires_at",
 )
 
@@ -165,7 +168,7 @@ def expire(thread: Thread) -> None:
 
 def new_attempt(tx: Tx, item: Attempt, number: int) -> dict[str, Any]:
     """The row of an attempt that may be on the wire a moment later."""
-    row: dict[str, Any] = dict.fromkeys(c.name for c in attempts.columns)
+    row = EMPTY_ATTEMPT.copy()
     row.update(
         tenant_id=item.due.tenant_id,
         id=item.id,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from gateway.clock import new_id
@@ -29,6 +30,7 @@ from gateway.store.rows import insert, select
 from gateway.store.tables import inbox, media, messages
 from gateway.store.tx import Tx
 
+EMPTY_MESSAGE: dict[str, Any] = dict.fromkeys(c.name for c in messages.columns)
 KEPT_HEADERS = frozenset({"content-type", "content-length", "user-agent"})
 DEDUPE = ("connection", "dedupe_key")
 # A form's signature has no separators, so the same signed bytes can be cut into parameters in
@@ -120,7 +122,7 @@ def _raw(tx: Tx, item: Delivery) -> dict[str, Any]:
         "key": item.verified.key,
         "method": request.method,
         "url": request.url,
-        "headers": json.dumps(headers),
+        "headers": _written(tuple(headers.items())),
         "body": request.body,
         "verdict": item.verified.verdict,
         "state": item.state,
@@ -128,6 +130,11 @@ def _raw(tx: Tx, item: Delivery) -> dict[str, Any]:
         "received_at": tx.now if item.received_at is None else min(item.received_at, tx.now),
         "replayed_at": None,
     }
+
+
+@lru_cache(maxsize=256)
+def _written(headers: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps(dict(headers))  # a vendor's are nearly always the same
 
 
 @dataclass(slots=True)
@@ -177,12 +184,13 @@ def _wanted(item: Delivery, event: InboundMessage) -> Wanted:
         our_address=event.to_address,
         name=event.name,
         also=event.aliases,
+        inbound=True,
     )
 
 
 def _row(tx: Tx, new: _New) -> dict[str, Any]:
     event = new.event
-    row: dict[str, Any] = dict.fromkeys(c.name for c in messages.columns)
+    row = EMPTY_MESSAGE.copy()
     row.update(
         tenant_id=new.item.tenant_id,
         id=new.id,
