@@ -26,20 +26,18 @@ class Form:
     may verify the first and believe the last.
     """
 
-    __slots__ = ("_repeated", "_values", "pairs")
+    __slots__ = ("_odd", "_repeated", "_values", "joined", "pairs")
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         self.pairs = sorted(set(pairs))
+        self.joined = "".join([name + value for name, value in self.pairs])
+        """Names and values in order, without separators."""
         self._values = dict(self.pairs)
         self._repeated: set[str] = set()
         if len(self._values) < len(self.pairs):
             names = [name for name, _ in self.pairs]
             self._repeated = {a for a, b in pairwise(names) if a == b}
-
-    @property
-    def joined(self) -> str:
-        """Names and values in order, without separators."""
-        return "".join([name + value for name, value in self.pairs])
+        self._odd = bool(self._repeated) or "\0" in self.joined
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -55,8 +53,8 @@ class Form:
             Malformed: the field has several values.
         """
         value = self._values.get(name)
-        if value is None:
-            return None
+        if value is None or not self._odd:
+            return value
         if name in self._repeated:
             raise Malformed(f"the field {name} has several values")
         return value.replace("\0", REPLACEMENT) if "\0" in value else value
@@ -82,7 +80,9 @@ def read_form(body: bytes) -> Form:
     for pair in body.decode("utf-8", "replace").split("&"):
         if pair:
             name, _, value = pair.partition("=")
-            pairs.append((_plain(name), _plain(value)))
+            if "%" in pair or "+" in pair:
+                name, value = _plain(name), _plain(value)
+            pairs.append((name, value))
     return Form(pairs)
 
 
