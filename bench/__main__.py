@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import machine, report
+from bench.certificates import measure_certificates, measure_sns
 from bench.footprint import measure_memory, measure_start
 from bench.measure import QUICK, Bench, Figure, Plan, measure_accepts, measure_webhooks
 from bench.paths import measure_end_to_end, measure_stream
@@ -23,6 +24,8 @@ OUT = Path(__file__).parent / "out"
 MEASUREMENTS: Mapping[str, Callable[[Bench], list[Figure]]] = {
     "accepts": measure_accepts,
     "webhooks": measure_webhooks,
+    "sns": measure_sns,
+    "sns-certificates": measure_certificates,
     "stream": measure_stream,
     "end-to-end": measure_end_to_end,
     "start": measure_start,

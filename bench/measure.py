@@ -19,6 +19,7 @@ from bench import load, machine
 from bench.load import Run
 from bench.machine import Cores, Postgres, Process, query
 from bench.requests import accept_template, signed
+from bench.sns import Sns
 
 WARM = 0.4  # seconds before the first turn
 # With more clients than it has connections to its database the usual stack stands still for its
@@ -120,6 +121,7 @@ class Bench:
         self.cores: Cores = machine.cores()
         self.slow = machine.slow_sync(folder)
         self._postgres: dict[str, Postgres] = {}
+        self._sns: Sns | None = None
         self._stack = ExitStack()
         self._names = iter(range(10**6))
         self.busiest = 0.0  # the generator's largest share of its core
@@ -139,6 +141,13 @@ class Bench:
             made = self._postgres[disk] = Postgres(folder, more).start()
             self._stack.callback(made.stop)
         return self._postgres[disk]
+
+    def sns(self) -> Sns:
+        """A topic of Amazon SNS, made when it is first needed."""
+        if self._sns is None:
+            self._sns = Sns(self.folder / "sns", self.cores).start()
+            self._stack.callback(self._sns.stop)
+        return self._sns
 
     def server(self, subject: Subject, *more: str) -> Server:
         """Starts a server with an empty database."""
@@ -227,14 +236,20 @@ def subjects(plan: Plan) -> list[Subject]:
 
 
 def throughput(
-    bench: Bench, chosen: Sequence[Subject], make: Make, direction: str, status: int
+    bench: Bench,
+    chosen: Sequence[Subject],
+    make: Make,
+    direction: str,
+    status: int,
+    options: Sequence[str] = ("--idle",),
 ) -> list[Figure]:
-    """Requests answered in a second by each, in turns, for each number of clients."""
+    """Requests answered in a second by each, in turns, for each number of clients. `options` are
+    the gateway's."""
     figures: list[Figure] = []
     with ExitStack() as stack:
         servers = []
         for subject in (BARE, *chosen):
-            more = ("--idle",) if subject.kind == "gateway" else ()
+            more = options if subject.kind == "gateway" else ()
             servers.append(bench.server(subject, *more))
             stack.callback(servers[-1].process.stop)
         turn = partial(one_turn, bench, make=make, status=status)
@@ -298,9 +313,16 @@ def measure_accepts(bench: Bench) -> list[Figure]:
 
 def measure_webhooks(bench: Bench) -> list[Figure]:
     """Signed webhooks, stored."""
+    return received(bench, subjects(bench.plan), webhooks)
+
+
+def received(
+    bench: Bench, chosen: Sequence[Subject], make: Make, options: Sequence[str] = ("--idle",)
+) -> list[Figure]:
+    """Webhooks stored, with the number of clients that is judged."""
     judged = bench.plan.clients[:1]
     bench.plan, before = replace(bench.plan, clients=judged), bench.plan
     try:
-        return throughput(bench, subjects(bench.plan), webhooks, "inbound", 200)
+        return throughput(bench, chosen, make, "inbound", 200, options)
     finally:
         bench.plan = before

@@ -16,7 +16,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 NAMES = {"bare": "bare Starlette", "gateway": "gateway", "usual": "usual stack"}
 STORES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "": ""}
 DISKS = {"here": "this disk", "slow": "fsync + 2 ms"}
-AIMS = {"accepts": 0.40, "webhooks": 0.30}
+AIMS = {"accepts": 0.40, "webhooks": 0.30, "sns": 0.30}
+TITLES = {"accepts": "Durable accepts", "webhooks": "Twilio's webhooks", "sns": "SNS's webhooks"}
 COLOURS = {"gateway": "#0b6e4f", "usual": "#c8553d", "bare": "#8a8a8a"}
 
 Facts = Mapping[str, Any]
@@ -107,6 +108,25 @@ def _cell(figure: Figure | None) -> str:
     return f"{number(figure.median('rate'))} ({number(figure.median('p99'), 1)}){sign}"
 
 
+def certificates(figures: Sequence[Figure]) -> str:
+    """What a certificate costs that is not at hand."""
+    names = ("first", "cold", "cold_worst", "warm", "warm_p99")
+    head = (
+        "one client, ms",
+        "first of the process",
+        "new certificate, p50",
+        "worst",
+        "certificate at hand, p50",
+        "p99",
+        "rows and fetches checked",
+    )
+    rows = [
+        (named(f.subject), *(number(f.median(name), 1) for name in names), verdict(f))
+        for f in figures
+    ]
+    return markdown(head, rows)
+
+
 def stream(figures: Sequence[Figure]) -> str:
     """From a webhook to the feed."""
     head = ("from due to seen", "p50 ms", "p99 ms", "worst ms", "p99 of the answer", "each once")
@@ -177,6 +197,8 @@ def memory(figures: Sequence[Figure]) -> str:
 TABLES: Mapping[str, Callable[[Sequence[Figure]], str]] = {
     "accepts": lambda figures: throughput(figures, "accepts/s"),
     "webhooks": lambda figures: throughput(figures, "webhooks/s"),
+    "sns": lambda figures: throughput(figures, "webhooks/s"),
+    "sns-certificates": certificates,
     "stream": stream,
     "end-to-end": end_to_end,
     "start": start,
@@ -227,7 +249,7 @@ def write(found: Mapping[str, Sequence[Figure]], facts: Facts, docs: Path = DOCS
         text = between(text, name, part)
     page.write_text(text)
     if "accepts" in found and "webhooks" in found:
-        plot(found["accepts"], found["webhooks"], docs / "performance.svg")
+        plot({name: found[name] for name in AIMS if name in found}, docs / "performance.svg")
 
 
 def between(text: str, name: str, part: str) -> str:
@@ -243,28 +265,33 @@ def between(text: str, name: str, part: str) -> str:
     return found.sub(lambda _: f"{begin}\n{part}\n{end}", text)
 
 
-def plot(accepts: Sequence[Figure], webhooks: Sequence[Figure], path: Path) -> None:
-    """Bars of the shares of the bare server: accepts and webhooks, on each disk."""
+def plot(found: Mapping[str, Sequence[Figure]], path: Path) -> None:
+    """Bars of the shares of the bare server, a panel for each that has an aim."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
     matplotlib.rcParams["svg.hashsalt"] = "bench"
-    panels = [("Durable accepts", accepts, "accepts"), ("Signed webhooks", webhooks, "webhooks")]
-    drawing, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
-    for axis, (title, figures, name) in zip(axes, panels, strict=True):
-        judged = [
-            f for f in figures if f.clients == figures[0].clients and f.subject.kind != "bare"
-        ]
-        _bars(axis, judged, f"{title} at {figures[0].clients} clients", AIMS[name])
+    size = (2 + 4 * len(found), 4.2)
+    drawing, axes = pyplot.subplots(1, len(found), figsize=size, sharey=True, layout="constrained")
+    judged = {name: _judged(figures) for name, figures in found.items()}
+    order = list(dict.fromkeys(f.subject for figures in judged.values() for f in figures))
+    axes[0].set_yticks(range(len(order)), [named(subject) for subject in order], fontsize=8)
+    for axis, (name, figures) in zip(axes, judged.items(), strict=True):
+        _bars(axis, figures, [order.index(f.subject) for f in figures], AIMS[name])
+        axis.set_title(f"{TITLES[name]} at {figures[0].clients} clients", fontsize=10)
     axes[0].invert_yaxis()
     drawing.savefig(path, metadata={"Date": None})
     pyplot.close(drawing)
 
 
-def _bars(axis: Any, figures: Sequence[Figure], title: str, aim: float) -> None:
-    places = range(len(figures))
+def _judged(figures: Sequence[Figure]) -> list[Figure]:
+    judged = figures[0].clients
+    return [f for f in figures if f.clients == judged and f.subject.kind != "bare"]
+
+
+def _bars(axis: Any, figures: Sequence[Figure], places: Sequence[int], aim: float) -> None:
     values = [f.median("ratio") for f in figures]
     lows = [f.spread("ratio")[0] for f in figures]
     highs = [f.spread("ratio")[1] for f in figures]
@@ -273,15 +300,11 @@ def _bars(axis: Any, figures: Sequence[Figure], title: str, aim: float) -> None:
         [max(0.0, high - v) for v, high in zip(values, highs, strict=True)],
     ]
     colours = [COLOURS[f.subject.kind] for f in figures]
-    axis.barh(list(places), values, xerr=errors, color=colours, ecolor="#333333", height=0.7)
-    axis.set_yticks(list(places), [named(f.subject) for f in figures], fontsize=8)
+    axis.barh(places, values, xerr=errors, color=colours, ecolor="#333333", height=0.7)
     axis.axvline(aim, color="#333333", linestyle=":", linewidth=1)
     axis.annotate(f"aim {aim:.2f}", (aim, -0.6), fontsize=8, ha="center")
-    for place, figure in zip(places, figures, strict=True):
-        axis.annotate(
-            f" {figure.median('rate'):,.0f}/s", (highs[place], place), va="center", fontsize=8
-        )
+    for place, high, figure in zip(places, highs, figures, strict=True):
+        axis.annotate(f" {figure.median('rate'):,.0f}/s", (high, place), va="center", fontsize=8)
     axis.set_xlim(0, max(0.6, *highs) * 1.15)
     axis.set_xlabel("share of what a bare Starlette server answers")
-    axis.set_title(title, fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)

@@ -18,6 +18,8 @@ TOKEN = "5f0c1d2e3b4a59687716253443526170"
 ACCOUNT = "AC" + "0" * 31 + "1"
 NUMBER = "+15005550006"
 ORIGIN = "https://gateway.bench.test"
+TOPIC = "arn:aws:sns:us-east-1:210987654321:bench"
+CERTIFICATE, VISITS = "certificate.pem", "visits"
 
 TWIML = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
 ANSWER = {
@@ -52,8 +54,11 @@ ANSWER = {
 }
 
 
-def variables(data: Path, database: str | None, vendor: str | None) -> dict[str, str]:
-    """The gateway's settings. Nobody answers at `vendor`'s default, and nobody asks there."""
+def variables(
+    data: Path, database: str | None, vendor: str | None, sns: str | None = None
+) -> dict[str, str]:
+    """The gateway's settings. Nobody answers at `vendor`'s default, and nobody asks there. A
+    certificate that is not of Amazon's is believed in development only."""
     chosen = {
         "GATEWAY_ENV": "production",
         "GATEWAY_API_KEY": KEY,
@@ -66,7 +71,12 @@ def variables(data: Path, database: str | None, vendor: str | None) -> dict[str,
         "TWILIO_API_URL": vendor or "http://127.0.0.1:9",
         "LOG_LEVEL": "WARNING",
     }
-    return {**chosen, "DATABASE_URL": database} if database else chosen
+    if database:
+        chosen["DATABASE_URL"] = database
+    if sns:
+        chosen |= {"AWS_SNS_TOPIC_ARNS": TOPIC, "AWS_SNS_EMULATOR_URL": sns}
+        chosen["GATEWAY_ENV"] = "development"
+    return chosen
 
 
 def bare(given: argparse.Namespace) -> None:
@@ -84,6 +94,10 @@ def bare(given: argparse.Namespace) -> None:
         await request.body()
         return Response(TWIML, media_type="text/xml")
 
+    async def notification(request: Request) -> Response:
+        await request.body()
+        return Response()
+
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
@@ -92,6 +106,7 @@ def bare(given: argparse.Namespace) -> None:
             routes=[
                 Route("/api/messages", message, methods=["POST"]),
                 Route("/api/webhooks/twilio", webhook, methods=["POST"]),
+                Route("/api/webhooks/aws-sns", notification, methods=["POST"]),
                 Route("/health", health),
             ]
         ),
@@ -115,7 +130,7 @@ def gateway(given: argparse.Namespace) -> None:
     from gateway.store import migrate
 
     listener = server.bound("127.0.0.1", given.port)
-    environment = load(None, **variables(given.data, given.database, given.vendor))
+    environment = load(None, **variables(given.data, given.database, given.vendor, given.sns))
     made = Gateway(environment=environment, working=not given.idle)
     if migrate.needed(made.database):
         migrate.upgrade(made.database)
@@ -127,6 +142,27 @@ def gateway(given: argparse.Namespace) -> None:
         ready=server.settled,
         leaving=made.hub.end_streams,
     )
+
+
+def certificates(given: argparse.Namespace) -> None:
+    """Where SNS's certificates are: one and the same under every name. Notes who asks."""
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse, Response
+    from starlette.routing import Route
+
+    pem = (given.data / CERTIFICATE).read_bytes()
+    visits = (given.data / VISITS).open("a", buffering=1)
+
+    async def certificate(request: Request) -> Response:
+        visits.write(f"{request.url.path}\n")
+        return Response(pem)
+
+    async def health(request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    routes = [Route("/health", health), Route("/{name}.pem", certificate)]
+    _uvicorn(Starlette(routes=routes), given.port)
 
 
 def _settled() -> None:
@@ -155,6 +191,7 @@ SERVERS: dict[str, Callable[[argparse.Namespace], None]] = {
     "bare": bare,
     "gateway": gateway,
     "usual": usual,
+    "certificates": certificates,
 }
 
 
@@ -166,6 +203,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--database", help="a PostgreSQL URL; else SQLite in --data")
     parser.add_argument("--vendor", help="where Twilio's API is")
+    parser.add_argument("--sns", help="where certificates of SNS are")
     parser.add_argument("--idle", action="store_true", help="without the worker")
     given = parser.parse_args()
     logging.basicConfig(level="WARNING")

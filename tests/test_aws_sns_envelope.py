@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -214,6 +215,15 @@ async def test_a_zero_byte_is_verified_and_never_stored_as_text() -> None:
     assert event.body == "a\ufffdb"
     verified = await hook(source()).verify(request(notification("a\x00b", 2)))
     assert isinstance(hook(source()).parse(verified)[0], Unrecognised)
+
+
+@pytest.mark.parametrize("message", ["a\x00b", '{"a": "\x00"}', said("a\x00b"), said("😀é\u2028")])
+async def test_what_the_inbox_has_reads_as_what_was_just_verified(message: Any) -> None:
+    webhook = hook(source())
+    for fields in (notification(message, 3), *ENVELOPES.values()):
+        verified = await webhook.verify(request(fields))
+        assert verified.reading
+        assert webhook.parse(replace(verified, reading=None)) == webhook.parse(verified)
 
 
 async def test_a_raw_delivery_is_refused_whatever_it_holds() -> None:

@@ -6,6 +6,8 @@ Never a time: what a test machine is busy with says nothing about the gateway.
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import shutil
 import statistics
@@ -15,13 +17,20 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from twilio.request_validator import RequestValidator
 
 from bench import load, machine, report
 from bench.__main__ import MEASUREMENTS
+from bench.certificates import PROBES, serving
 from bench.measure import SMOKE, Bench, Figure, Subject
 from bench.requests import HOOK, accept_template, signed
-from bench.servers import ORIGIN, TOKEN
+from bench.servers import CERTIFICATE, ORIGIN, TOKEN
+from bench.sns import Sns
+from tests.sns_signing import Signer
 from tests.vendors import LoopbackVendor, Reply
 
 
@@ -124,6 +133,43 @@ def test_signed_webhooks_are_distinct_and_hold_for_twilios_own_validator() -> No
         assert RequestValidator(TOKEN).validate(ORIGIN + HOOK, fields, signature)
 
 
+def test_signed_notifications_are_distinct_and_hold_for_their_certificate(tmp_path: Path) -> None:
+    sns = Sns(tmp_path / "sns", machine.cores())
+    urls = [f"http://127.0.0.1/{number}.pem" for number in range(5)]
+    pem = (tmp_path / "sns" / CERTIFICATE).read_bytes()
+    key = x509.load_pem_x509_certificate(pem).public_key()
+    assert isinstance(key, RSAPublicKey)
+    assert key.key_size == 2048
+    envelopes = []
+    for request in sns.requests(7, urls):
+        head, _, body = request.partition(b"\r\n\r\n")
+        assert f"Content-Length: {len(body)}" in head.decode()
+        envelopes.append(json.loads(body))
+        proof = base64.b64decode(envelopes[-1]["Signature"])
+        key.verify(proof, Signer(None, pem).text(envelopes[-1]), PKCS1v15(), SHA256())
+    assert [envelope["SigningCertURL"] for envelope in envelopes] == urls
+    assert {envelope["SignatureVersion"] for envelope in envelopes} == {"2"}
+    assert len({envelope["MessageId"] for envelope in envelopes}) == 5
+    people = {json.loads(envelope["Message"])["originationNumber"] for envelope in envelopes}
+    assert len(people) == 5
+
+
+def test_what_was_signed_once_is_not_signed_again(tmp_path: Path) -> None:
+    sns = Sns(tmp_path / "sns", machine.cores())
+    first = sns.requests(0, ["u"] * 3)
+    more = sns.requests(2, ["u"] * 5)
+    assert len(sns.signatures) == 7 * 256
+    assert more[0] == first[2]
+    assert len({*first, *more}) == 7
+
+
+def test_a_cold_figure_without_its_fetches_does_not_count(tmp_path: Path) -> None:
+    cold = Figure(subject=Subject("gateway", "sqlite"))
+    with Bench(tmp_path, SMOKE) as bench, serving(bench, cold):
+        pass
+    assert cold.wrong == [f"0 certificates were fetched, not {1 + PROBES}"]
+
+
 def test_numbered_requests_declare_their_length() -> None:
     for request in islice(load.numbered(accept_template()), 3):
         head, _, body = request.partition(b"\r\n\r\n")
@@ -152,11 +198,12 @@ def test_a_report_replaces_only_what_stands_between_its_markers(tmp_path: Path) 
     shutil.copy(report.DOCS / "performance.md", page)
     before = page.read_text()
     judged = [figure("bare", 1.0, 1.0), figure("gateway", 0.4, 0.5, 0.6), figure("usual", 0.1)]
-    report.write({"accepts": judged, "webhooks": judged}, {}, tmp_path)
+    found = {"accepts": judged, "webhooks": judged, "sns": judged[:2]}
+    report.write(found, {}, tmp_path)
     after = page.read_text()
     assert "0.50 (0.40 to 0.60)" in after
     assert (tmp_path / "performance.svg").read_text().count("<svg") == 1
-    outside = "<!-- /bench:webhooks -->"
+    outside = "<!-- /bench:sns -->"
     assert before.partition(outside)[2] == after.partition(outside)[2]
     assert statistics.median([0.4, 0.5, 0.6]) == judged[1].median("ratio")
 

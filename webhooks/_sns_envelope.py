@@ -62,7 +62,7 @@ def read(body: bytes) -> Fields:
 
 def _object(body: bytes) -> Mapping[str, Any]:
     try:
-        raw = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_refuse)
+        raw = _READ(body.decode())
     except (ValueError, RecursionError):
         raise SignatureInvalid("the body is no envelope of SNS", missing=True) from None
     if not isinstance(raw, dict) or "Type" not in raw:
@@ -82,6 +82,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+# `json.loads` and `json.dumps` make these anew for each call, which takes as long as the reading.
+_READ = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse).decode
+_WRITE = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _deep(value: Any, depth: int = 0) -> bool:
@@ -164,7 +169,7 @@ def key(fields: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def kept(fields: Mapping[str, str]) -> bytes:
+def kept(fields: Mapping[str, str]) -> Fields:
     """The signed fields as the inbox keeps them.
 
     The signature and the URL that unsubscribes are gone. A token stays only where it is needed, to
@@ -175,4 +180,9 @@ def kept(fields: Mapping[str, str]) -> bytes:
         found["SubscribeURL"] = found["SubscribeURL"].partition("?")[0]
     if found["Type"] == "UnsubscribeConfirmation":
         del found["Token"]
-    return json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
+def written(fields: Mapping[str, str]) -> bytes:
+    """Kept fields as the inbox's body."""
+    return _WRITE(fields).encode()

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from gateway.domain import Answer, Event, Handshake, Simulated, Verified, WebhookRequest
 from gateway.errors import Malformed, Rejected, SettingsError, SignatureInvalid, Unreachable
 from webhooks import _sns_confirm, _sns_envelope, _sns_http, _sns_kinds, _sns_simulated
-from webhooks._forms import read_json
+from webhooks._forms import read_json, storable
 from webhooks._sns_certificates import Certificates
 from webhooks._sns_confirm import Credentials, NotAllowed
 from webhooks._sns_topics import (
@@ -153,12 +153,14 @@ class AwsSnsWebhook:
         self, request: WebhookRequest, fields: Mapping[str, str], verdict: str
     ) -> Verified:
         headers = {n: v for n, v in request.headers.items() if n != "content-length"}
+        kept = _sns_envelope.kept(fields)
         return Verified(
             webhook=self.name,
             connection=self._connection,
-            request=replace(request, headers=headers, body=_sns_envelope.kept(fields)),
+            request=replace(request, headers=headers, body=_sns_envelope.written(kept)),
             key=_sns_envelope.key(fields),
             verdict=verdict,
+            reading=kept,
         )
 
     def parse(self, request: Verified) -> Sequence[Event]:
@@ -167,7 +169,7 @@ class AwsSnsWebhook:
         Raises:
             Malformed: it is of a known kind, and not readable.
         """
-        fields = _stored(request.request.body)
+        fields = _fields(request)
         try:
             published = _sns_envelope.moment(fields)
             if fields["Type"] == "Notification":
@@ -247,9 +249,12 @@ class AwsSnsWebhook:
         return cast("RSAPrivateKey", load_pem_private_key(pem, None))
 
 
-def _stored(body: bytes) -> dict[str, str]:
+def _fields(request: Verified) -> dict[str, str]:
+    """What is kept of an envelope: as it was just verified, or as the inbox has it."""
+    if isinstance(request.reading, dict):
+        return {name: storable(value) for name, value in request.reading.items()}
     try:
-        found = read_json(body)
+        found = read_json(request.request.body)
     except ValueError as error:
         raise Malformed(f"the envelope cannot be read: {error}") from None
     if not isinstance(found, dict):
