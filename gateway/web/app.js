@@ -118,8 +118,9 @@ class Session {
     this.seen += 1;
     setText(byId("seen"), `${this.seen} ${this.seen === 1 ? "event" : "events"}`);
     if (type === "feed.reset") return this.reload();
-    const { message, conversation } = frame.data ?? {};
+    const { message, conversation, contact } = frame.data ?? {};
     if (message?.conversation_id) this.message(type, message);
+    if (contact) this.thread.heard(contact, conversation);
     if (conversation?.channel) {
       this.list.put(conversation);
       if (conversation.id === this.thread.id) this.thread.head(this.list.get(conversation.id));

@@ -3,7 +3,7 @@
 
 import { byId, el, reconcile, setText, soon } from "./dom.js";
 import { MessageItem } from "./message.js";
-import { channelWord, dayKey, dayWord, titleOf, windowHint } from "./words.js";
+import { channelWord, dayKey, dayWord, optOutHint, titleOf, windowHint } from "./words.js";
 
 const PAGE = 50;
 const MOST = 300;
@@ -54,9 +54,32 @@ export class Thread {
   open(conversation) {
     this.close();
     this.conversation = conversation;
+    this.out = false; // whether the person has opted out
     this.head(conversation);
+    this.ask(conversation);
     this.draw();
     return this.load();
+  }
+
+  /** Asks whether the person may be written to; later changes come with the feed. */
+  async ask(conversation) {
+    const { id, channel, address } = conversation;
+    try {
+      const page = await this.api.get(`/api/opt-outs?channel=${channel}&address=${encodeURIComponent(address)}`);
+      if (this.id === id && page.items.length) this.heard(page.items[0], conversation);
+    } catch {
+      // An answer to somebody who is out is shown as rejected all the same.
+    }
+  }
+
+  /** What is known of a person changed. `conversation` is theirs, where the feed knows it. */
+  heard(contact, conversation) {
+    const open = this.conversation;
+    if (!open) return;
+    const same = contact.channel === open.channel && contact.address === open.address;
+    if (!same && conversation?.id !== open.id) return;
+    this.out = contact.state === "out";
+    this.head(open);
   }
 
   close() {
@@ -73,7 +96,7 @@ export class Thread {
     const ours = conversation.our_address ? `with ${conversation.our_address}` : "";
     const theirs = conversation.name ? conversation.address : "";
     setText(byId("thread-sub"), [channelWord(conversation.channel), theirs, ours].filter(Boolean).join(" · "));
-    const hint = windowHint(conversation);
+    const hint = this.out ? optOutHint(conversation) : windowHint(conversation);
     setText(this.parts.hint, hint);
     this.parts.hint.hidden = !hint;
   }

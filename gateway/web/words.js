@@ -91,6 +91,10 @@ export function summary(message) {
   return line.length > 140 ? `${line.slice(0, 139)}…` : line;
 }
 
+/** What it means that somebody said STOP. */
+export const optOutHint = (conversation) =>
+  `They have opted out of ${channelWord(conversation.channel)}: what you write is rejected until they write START.`;
+
 /** What WhatsApp's 24-hour window means for a conversation now; blank while it is open. */
 export function windowHint(conversation, now = Date.now()) {
   if (conversation.channel !== "whatsapp") return "";

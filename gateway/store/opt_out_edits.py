@@ -1,0 +1,97 @@
+"""Opt-outs as operators and applications see and change them. Always of one tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway.clock import new_id
+from gateway.opt_outs import Source, State
+from gateway.store.batcher import Operation
+from gateway.store.opt_out_tables import opt_out_events, opt_outs
+from gateway.store.opt_outs import KEY, Word, apply, everybody, heard
+from gateway.store.rows import select
+from gateway.store.tx import Tx
+from gateway.views import View, opt_out_view
+
+FILTERS = ("channel", "address", "state")
+COLUMNS = ", ".join(column.name for column in opt_outs.columns)
+EVENT_COLUMNS = ", ".join(column.name for column in opt_out_events.columns)
+
+Row = dict[str, Any]
+Place = tuple[int, str, str]  # where a list goes on: when it changed, channel, address
+
+
+def listed(
+    tx: Tx, tenant_id: str, filters: Mapping[str, str], before: Place | None, limit: int
+) -> list[Row]:
+    """Whether people may be written to, what changed last first. With a channel, an address
+    finds what was said of the person by any other."""
+    where, values = ["tenant_id = ?"], [tenant_id]
+    for name, value in filters.items():
+        wanted = [value]
+        if name == "address" and "channel" in filters:
+            people = everybody(tx, (tenant_id, filters["channel"], value))
+            wanted = [address for _, _, address in people]
+        where.append(f"{name} IN ({', '.join('?' * len(wanted))})")
+        values += wanted
+    if before is not None:
+        where.append("(updated_at, channel, address) < (?, ?, ?)")
+    found = tx.run(
+        f"SELECT {COLUMNS} FROM opt_outs WHERE {' AND '.join(where)} "
+        "ORDER BY updated_at DESC, channel DESC, address DESC LIMIT ?",
+        [*values, *(before or ()), limit],
+    )
+    return [dict(row._mapping) for row in found.fetchall()]
+
+
+def one(tx: Tx, tenant_id: str, channel: str, address: str) -> Row | None:
+    """What holds for a person, by any of their addresses, if anything was ever said."""
+    people = everybody(tx, (tenant_id, channel, address))
+    names = [column.name for column in opt_outs.columns]
+    rows = [dict(row._mapping) for row in select(tx, opt_outs, KEY, people, names)]
+    return max(rows, key=lambda row: (int(row["said_at"]), row["state"]), default=None)
+
+
+def history(
+    tx: Tx, tenant_id: str, channel: str, address: str, before: str | None, limit: int
+) -> list[Row]:
+    """Every word about a person, the newest first."""
+    people = everybody(tx, (tenant_id, channel, address))
+    marks = ", ".join("?" * len(people))
+    values: list[Any] = [tenant_id, channel, *(address for _, _, address in people)]
+    found = tx.run(
+        f"SELECT {EVENT_COLUMNS} FROM opt_out_events WHERE tenant_id = ? AND channel = ? AND "
+        f"address IN ({marks}) {'' if before is None else 'AND id < ? '}ORDER BY id DESC LIMIT ?",
+        [*values, *([] if before is None else [before]), limit],
+    )
+    return [dict(row._mapping) for row in found.fetchall()]
+
+
+def operator(
+    tenant_id: str, channel: str, address: str, state: State, source: Source, reason: str | None
+) -> Word:
+    """What an operator says of a person. To let somebody in of whom nobody spoke is no word."""
+    return Word(
+        id=new_id("opt"),
+        tenant_id=tenant_id,
+        channel=channel,
+        address=address,
+        state=state,
+        source=source,
+        only_known=state is State.IN,
+        detail=reason,
+    )
+
+
+def edit(tx: Tx, items: Sequence[Word]) -> Sequence[View | None | Exception]:
+    """Takes what operators say. None: nothing is known of that person."""
+    return [opt_out_view(row) if row is not None else None for row in apply(tx, items)]
+
+
+def landed(tx: Tx, items: Sequence[Word]) -> bool:
+    """Whether a batch of operators' words was committed."""
+    return bool(heard(tx, items))
+
+
+EDIT: Operation[Word, View | None] = Operation("opt-outs", 18, edit, landed)
