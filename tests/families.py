@@ -1,0 +1,343 @@
+"""Every vendor that has a wire, in one shape: what it is sent, what it answers, what it posts.
+
+A stand-in plays its vendor on loopback and signs as it does, apart from the code under test. The
+table is by the names of `tests/cases`; a test compares it with the catalogue.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import requests
+
+from gateway.domain import Status
+from tests.aws_account import KEY_ID, REGION, SECRET
+from tests.aws_servers import LoopbackAws, query_error, refusal
+from tests.outbound_cases import entry_of
+from tests.running import ACCOUNT, OURS, PUBLIC, TOKEN, Client, inbound_form, sid, twilio
+from tests.sns_signing import TOPIC, headers, laid_out, notification, signer, stamp
+from tests.vendors import LoopbackVendor, Reply, Request
+
+PERSON = "+15550100001"
+WAIT = 1  # seconds that a vendor asks for when it throttles
+SIGNER = signer("emulated", datetime(2020, 1, 1, tzinfo=UTC), datetime(2049, 1, 1, tzinfo=UTC))
+CERTIFICATE = "/_aws/sns/SimpleNotificationService-6c6f.pem"
+
+
+@dataclass(frozen=True)
+class Post:
+    """A webhook's request as its vendor makes it."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    def to(self, client: Client) -> requests.Response:
+        """Posts it."""
+        return client.session.post(
+            client.url + self.path, data=self.body, headers=dict(self.headers), timeout=20
+        )
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A sending request. `attempt` is what the vendor echoes, if it does."""
+
+    to: str
+    body: str
+    sender: str | None
+    attempt: str | None = None
+    callback: str = ""
+
+
+class Family(Protocol):
+    """One vendor on loopback."""
+
+    provider: str  # as the API names it
+    reports: bool  # what became of a message
+    vendor: LoopbackVendor
+    throttled: Reply
+    refused: Reply  # the message
+    unauthorised: Reply
+
+    def variables(self) -> dict[str, str]:
+        """The settings of a gateway that uses it."""
+        ...
+
+    def sent(self) -> list[Sent]:
+        """Every sending request so far."""
+        ...
+
+    def new_id(self) -> str:
+        """An id as it gives them to messages."""
+        ...
+
+    def taken(self, id_: str) -> Reply:
+        """Its answer when it has taken a message."""
+        ...
+
+    def said(self, body: str, id_: str, to: str = OURS) -> Post:
+        """What a person writes to us."""
+        ...
+
+    def happened(self, status: Status, sent: Sent, id_: str, *, named: bool = True) -> Post:
+        """What became of a message of ours; `named`: with the attempt that it was told."""
+        ...
+
+    def forged(self, post: Post) -> Post:
+        """The same with a signature that does not hold."""
+        ...
+
+    def bare(self, post: Post) -> Post:
+        """The same without a signature."""
+        ...
+
+
+@dataclass
+class Twilio:
+    """Twilio's API, and its forms signed by its own SDK."""
+
+    provider = "twilio"
+    reports = True
+    vendor: LoopbackVendor = field(default_factory=LoopbackVendor)
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    throttled = Reply(
+        status=429, headers={"Retry-After": str(WAIT)}, body=b'{"code": 20429, "status": 429}'
+    )
+    refused = Reply(status=400, body=b'{"code": 21211, "status": 400}')
+    unauthorised = Reply(status=401, body=b'{"code": 20003, "status": 401}')
+
+    def variables(self) -> dict[str, str]:
+        return twilio(self.vendor.url)
+
+    def sent(self) -> list[Sent]:
+        return [_by_twilio(r) for r in self.vendor.requests if r.method == "POST"]
+
+    def new_id(self) -> str:
+        return sid(next(self.numbers))
+
+    def taken(self, id_: str) -> Reply:
+        return Reply(status=201, body=json.dumps({"sid": id_, "status": "queued"}).encode())
+
+    def said(self, body: str, id_: str, to: str = OURS) -> Post:
+        return self._signed("/api/webhooks/sms", inbound_form(id_, body, From=PERSON, To=to))
+
+    def happened(self, status: Status, sent: Sent, id_: str, *, named: bool = True) -> Post:
+        path = sent.callback.removeprefix(PUBLIC).partition("#")[0]
+        form = {
+            "MessageSid": id_,
+            "MessageStatus": status.value,
+            "AccountSid": ACCOUNT,
+            "From": sent.sender or "",
+            "To": sent.to,
+            **({"ErrorCode": "30006"} if status is Status.FAILED else {}),
+        }
+        return self._signed(path if named else path.partition("?")[0], form)
+
+    def _signed(self, path: str, form: Mapping[str, str]) -> Post:
+        from twilio.request_validator import RequestValidator
+
+        signature = RequestValidator(TOKEN).compute_signature(PUBLIC + path, form)
+        kind = "application/x-www-form-urlencoded; charset=UTF-8"
+        named = {"Content-Type": kind, "X-Twilio-Signature": signature}
+        return Post(path, named, urlencode(form).encode())
+
+    def forged(self, post: Post) -> Post:
+        wrong = base64.b64encode(bytes(20)).decode()
+        return replace(post, headers={**post.headers, "X-Twilio-Signature": wrong})
+
+    def bare(self, post: Post) -> Post:
+        return replace(post, headers={"Content-Type": post.headers["Content-Type"]})
+
+
+def _by_twilio(request: Request) -> Sent:
+    form = {name: values[0] for name, values in request.form.items()}
+    callback = form["StatusCallback"]
+    attempt = parse_qs(urlsplit(callback).query)["attempt"][0]
+    return Sent(form["To"], form["Body"], form.get("From"), attempt, callback)
+
+
+@dataclass
+class AwsTopics:
+    """What AWS posts, whichever of its products sends: envelopes of SNS."""
+
+    vendor: LoopbackVendor
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def variables(self) -> dict[str, str]:
+        """The settings of the account, of which the stand-in is all."""
+        self.vendor.pages[CERTIFICATE] = Reply(body=SIGNER.pem)
+        return {
+            "GATEWAY_ENV": "development",  # an emulator of SNS is for that only
+            "MESSAGING_PROVIDER": "aws",
+            "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": self.vendor.url,
+            "AWS_SNS_TOPIC_ARNS": TOPIC,
+            "AWS_SNS_EMULATOR_URL": self.vendor.url,
+        }
+
+    def new_id(self) -> str:
+        """An id as AWS gives them to messages."""
+        return f"40000000-0000-4000-8000-{next(self.numbers):012d}"
+
+    def said(self, body: str, id_: str, to: str) -> Post:
+        """ "Two-way SMS messaging"."""
+        inner = {
+            "originationNumber": PERSON,
+            "destinationNumber": to,
+            "messageKeyword": "KEYWORD_1",
+            "messageBody": body,
+            "inboundMessageId": id_,
+        }
+        return self.posted("/api/webhooks/sms", inner)
+
+    def posted(self, path: str, inner: Mapping[str, Any]) -> Post:
+        """The envelope of a notification, signed now."""
+        fields = notification(inner, next(self.numbers), Timestamp=stamp(datetime.now(UTC)))
+        envelope = SIGNER.signed(fields, url=self.vendor.url + CERTIFICATE)
+        return Post(path, headers(), laid_out(envelope))
+
+    def changed(self, post: Post, signature: str | None) -> Post:
+        """The same envelope with another signature, or none."""
+        envelope = {**json.loads(post.body), "Signature": signature}
+        kept = {name: value for name, value in envelope.items() if value is not None}
+        return replace(post, body=laid_out(kept))
+
+
+@dataclass
+class AwsText:
+    """End User Messaging SMS: two ways, with an event for each step."""
+
+    provider = "aws_sns"
+    reports = True
+    vendor: LoopbackAws = field(default_factory=LoopbackAws)
+    throttled = replace(refusal("ThrottlingException"), headers={"Retry-After": str(WAIT)})
+    refused = refusal("ValidationException", Reason="INVALID_PARAMETER")
+    unauthorised = refusal("UnrecognizedClientException")
+
+    def __post_init__(self) -> None:
+        self.topics = AwsTopics(self.vendor)
+
+    def variables(self) -> dict[str, str]:
+        more = {"AWS_SMS_ORIGINATION_IDENTITY": OURS, "AWS_SMS_CONFIGURATION_SET": "gateway"}
+        return {**self.topics.variables(), **more}
+
+    def sent(self) -> list[Sent]:
+        return [
+            Sent(
+                said["DestinationPhoneNumber"],
+                said["MessageBody"],
+                said["OriginationIdentity"],
+                said["Context"]["attempt_id"],
+            )
+            for said in self.vendor.sent
+        ]
+
+    def new_id(self) -> str:
+        return self.topics.new_id()
+
+    def taken(self, id_: str) -> Reply:
+        return Reply(body=json.dumps({"MessageId": id_}).encode())
+
+    def said(self, body: str, id_: str, to: str = OURS) -> Post:
+        return self.topics.said(body, id_, to)
+
+    def happened(self, status: Status, sent: Sent, id_: str, *, named: bool = True) -> Post:
+        """ "Example event data"."""
+        words = {Status.SENT: "SENT", Status.DELIVERED: "DELIVERED", Status.FAILED: "FAILED"}
+        event = {
+            "eventType": f"TEXT_{words[status]}",
+            "eventVersion": "1.0",
+            "eventTimestamp": int(datetime.now(UTC).timestamp() * 1000),
+            "isFinal": status is not Status.SENT,
+            "originationPhoneNumber": sent.sender,
+            "destinationPhoneNumber": sent.to,
+            "messageId": id_,
+            "messageStatus": words[status],
+            "context": {"attempt_id": sent.attempt} if named else {},
+        }
+        return self.topics.posted("/api/webhooks/aws-sns", event)
+
+    def forged(self, post: Post) -> Post:
+        return self.topics.changed(post, base64.b64encode(bytes(256)).decode())
+
+    def bare(self, post: Post) -> Post:
+        return self.topics.changed(post, None)
+
+
+@dataclass
+class AwsPublish:
+    """SNS alone: it takes texts and tells nothing of them. People's answers come all the same,
+    where a number has two-way SMS."""
+
+    provider = "aws_sns"
+    reports = False
+    vendor: LoopbackVendor = field(
+        default_factory=lambda: LoopbackVendor(answer=entry_of("aws_sns", "publish").data["answer"])
+    )
+    throttled = replace(query_error("Throttled"), headers={"Retry-After": str(WAIT)})
+    refused = query_error("InvalidParameter")
+    unauthorised = query_error("InvalidClientTokenId", 403)
+
+    def __post_init__(self) -> None:
+        self.topics = AwsTopics(self.vendor)
+
+    def variables(self) -> dict[str, str]:
+        return self.topics.variables()
+
+    def sent(self) -> list[Sent]:
+        posts = [r.form for r in self.vendor.requests if r.method == "POST"]
+        return [Sent(f["PhoneNumber"][0], f["Message"][0], _number(f)) for f in posts]
+
+    def new_id(self) -> str:
+        return self.topics.new_id()
+
+    def taken(self, id_: str) -> Reply:
+        said = f"<PublishResult><MessageId>{id_}</MessageId></PublishResult>"
+        return Reply(body=f"<PublishResponse>{said}</PublishResponse>".encode())
+
+    def said(self, body: str, id_: str, to: str = OURS) -> Post:
+        return self.topics.said(body, id_, to)
+
+    def happened(self, status: Status, sent: Sent, id_: str, *, named: bool = True) -> Post:
+        raise NotImplementedError("nothing is told of what was published")
+
+    def forged(self, post: Post) -> Post:
+        return self.topics.changed(post, base64.b64encode(bytes(256)).decode())
+
+    def bare(self, post: Post) -> Post:
+        return self.topics.changed(post, None)
+
+
+def _number(form: Mapping[str, list[str]]) -> str | None:
+    """The number that it is to come from, of a Publish's attributes."""
+    for at in range(1, 9):
+        name = form.get(f"MessageAttributes.entry.{at}.Name")
+        if name == ["AWS.MM.SMS.OriginationNumber"]:
+            return form[f"MessageAttributes.entry.{at}.Value.StringValue"][0]
+    return None
+
+
+STAND_INS: Mapping[str, Callable[[], Family]] = {
+    "aws_sns-publish": AwsPublish,
+    "aws_sns-text": AwsText,
+    "twilio": Twilio,
+}
+
+
+@contextmanager
+def at_hand(name: str) -> Iterator[Family]:
+    """A vendor that listens until the block ends."""
+    family = STAND_INS[name]()
+    with family.vendor:
+        yield family
