@@ -1,0 +1,18 @@
+"""`GET /metrics`: this process in numbers, for Prometheus. Needs a key like every other route."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.api.auth import header
+from gateway.api.context import Context
+from gateway.store.keys import Identity
+
+
+async def metrics(request: Request, context: Context, identity: Identity) -> Response:
+    """The counts of this process, and what waits in the database."""
+    accept = header(request, b"accept")
+    streams = sum(context.streams.values())
+    page, content_type = await context.scrape.page(accept, streams)
+    return Response(page, headers={"content-type": content_type, "cache-control": "no-store"})
