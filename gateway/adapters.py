@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from gateway.settings import Environment, Settings, variables_of
 from providers._http import Http
 
 DEVELOPMENT_SECRETS = "development-secrets.json"
+CONSOLE = "console"
 
 
 @dataclass(kw_only=True)
@@ -35,30 +37,59 @@ class Adapters:
     fetchers: dict[str, MediaFetcher] = field(default_factory=dict)
 
 
-def development_secrets(settings: Settings) -> dict[str, str]:
+def development_secrets(settings: Settings, *, keep: bool = True) -> dict[str, str]:
     """Secrets of a developer's machine, made once and kept in the data folder, so that signed
-    webhooks can be tried without an account. Empty in production."""
+    webhooks can be tried without an account. Empty in production. Without `keep` nothing is
+    written: what is not there is made for this time only.
+
+    Raises:
+        SettingsError: the file cannot be read; the text says what to do.
+    """
     if not settings.development:
         return {}
     path = settings.data_dir / DEVELOPMENT_SECRETS
-    known: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    known = _kept(path)
     made = dict(known)
     for entry in catalog.CATALOG:
         # Making a key pair takes a tenth of a second: only where something is missing.
         if entry.webhook is not None and not made.keys() >= set(entry.webhook.Settings.required):
             for name, value in entry.webhook.development().items():
                 made.setdefault(name, value)
-    if made != known:
+    if keep and made != known:
         private_file(path, json.dumps(made, indent=1))
     return made
 
 
+def _kept(path: Path) -> dict[str, str]:
+    try:
+        known = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise SettingsError(
+            f"{path} in DATA_DIR cannot be read ({error.strerror}): give it to this user."
+        ) from None
+    except ValueError:
+        known = None
+    if not isinstance(known, dict) or not all(isinstance(value, str) for value in known.values()):
+        raise SettingsError(
+            f"{path} in DATA_DIR is damaged: delete it, and the secrets of development are made "
+            "anew."
+        )
+    return known
+
+
 def private_file(path: Path, text: str) -> None:
-    """Writes a file that only its owner may read."""
+    """Writes a file that only its owner may read, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # for its owner only
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def unset(environment: Environment, model: Any) -> list[str]:
@@ -73,8 +104,8 @@ def named(settings: Settings) -> tuple[str, ...]:
     return (*first, *(name for chain in chains for name in chain))
 
 
-def adapters(environment: Environment, http: Http) -> Adapters:
-    """Builds what the settings allow.
+def adapters(environment: Environment, http: Http, *, keep: bool = True) -> Adapters:
+    """Builds what the settings allow. Without `keep` nothing is written to the data folder.
 
     Raises:
         SettingsError: a provider is named, or half set up, and a variable is missing.
@@ -85,7 +116,7 @@ def adapters(environment: Environment, http: Http) -> Adapters:
     for entry in catalog.CATALOG:
         if entry.provider is not None and _wanted(environment, entry):
             _add_provider(made, environment, entry, http)
-    extra = development_secrets(settings)
+    extra = development_secrets(settings, keep=keep)
     for entry in catalog.CATALOG:
         if entry.webhook is not None:
             _add_webhook(made, environment, entry, extra)
@@ -114,7 +145,7 @@ def _wanted(environment: Environment, entry: catalog.Entry) -> bool:
     """
     settings, model = environment.settings, entry.provider.Settings  # type: ignore[union-attr]
     asked = any(entry in tuple(catalog.entries(name)) for name in named(settings))
-    if entry.family == "console":
+    if entry.family == CONSOLE:
         return asked or (settings.development and settings.messaging_provider is None)
     # `joins`: what must be set where nobody names it, if that is more than what is required;
     # `shared`: what tells nothing by itself, as other software is configured by it, too.
@@ -165,13 +196,15 @@ def _add_webhook(
 
 
 def _chain(settings: Settings, made: Adapters, channel: Channel) -> tuple[Route, ...]:
-    """The providers of a channel, best first."""
+    """The providers of a channel, best first: those that are named for it, else the one that sends
+    in general and then every other that has credentials and a sender there."""
     first = settings.messaging_provider or "console"
-    wanted = settings.chain(channel) or (first,)
-    listed: list[Route] = []
-    for name in wanted:
-        for entry in catalog.entries(name):
-            route = made.routes.get(entry.name)
-            if route and channel in route.capabilities.channels and route not in listed:
-                listed.append(route)
-    return tuple(listed)
+    wanted = settings.chain(channel)
+    entries = [entry for name in wanted or (first,) for entry in catalog.entries(name)]
+    listed = [made.routes[entry.name] for entry in entries if entry.name in made.routes]
+    # The console stands in for vendors: it helps none out, and none goes on where it ends.
+    if not wanted and all(entry.family != CONSOLE for entry in entries):
+        others = (made.routes.get(e.name) for e in catalog.CATALOG if e.family != CONSOLE)
+        listed += [r for r in others if r is not None and channel in r.connection.senders]
+    able = (route for route in listed if channel in route.capabilities.channels)
+    return tuple({route.name: route for route in able}.values())

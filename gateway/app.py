@@ -19,26 +19,35 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route as WebRoute
 from starlette.types import ASGIApp
 
-from gateway import catalog
+from gateway import backfill, catalog, lookups
 from gateway._spool_drain import Drain
 from gateway.adapters import adapters
 from gateway.api.front import Exact
+from gateway.backfill import BackfillWorker
+from gateway.breaker import Policy
+from gateway.circuits import Circuits
 from gateway.clock import SystemClock
 from gateway.confirmations import ConfirmationWorker
-from gateway.domain import Clock, Confirms, MediaFetcher, Webhook
+from gateway.domain import Backfills, Clock, Confirms, LooksUp, MediaFetcher, Webhook
 from gateway.events import Hub
-from gateway.health import Watch
+from gateway.fetched import readings
 from gateway.inbound import Inbound
+from gateway.lookups import LookUpWorker
 from gateway.media import Folder, MediaWorker
+from gateway.metrics import Metrics
 from gateway.outbound import Outbound
 from gateway.routing import Retry
+from gateway.scrape import Scrape
+from gateway.sending import Limits
 from gateway.settings import Environment, Settings
 from gateway.spool import Spool
 from gateway.store.batcher import Batcher
+from gateway.store.breakers import TOPIC
 from gateway.store.database import Database
 from gateway.store.listener import Listener
 from gateway.store.reader import Reader
-from gateway.worker import Limits, Worker
+from gateway.switchboard import Switchboard
+from gateway.worker import Worker
 from providers._http import Http
 
 log = logging.getLogger("gateway")
@@ -58,8 +67,11 @@ class Gateway:
         self.settings = settings
         self.http = Http()
         self.adapters = adapters(self.environment, self.http)
+        self.metrics = Metrics(
+            self.clock, _hook_names(), self.adapters.providers, self.adapters.webhooks
+        )
         self.database = Database(settings.store_url)
-        self.batcher = Batcher(self.database, self._committed)
+        self.batcher = Batcher(self.database, self._committed, self.metrics.batch)
         self.reader = Reader(self.database)
         self.hub = Hub(self.reader)
         self.listener = Listener(self.database, self._committed)
@@ -72,15 +84,32 @@ class Gateway:
             webhooks=self.adapters.webhooks,
         )
         self.drain = Drain(self.spool, self.batcher, self.inbound) if self.spool else None
-        self.watch = Watch()
+        self.circuits = Circuits(
+            self.batcher, self.reader, self.adapters.routes, self.clock, policy=policy(settings)
+        )
+        self.board = Switchboard(
+            self.circuits,
+            self.adapters.routes,
+            self.adapters.chains,
+            seats=settings.worker_seats,
+        )
+        self.scrape = Scrape(
+            self.metrics,
+            self.reader,
+            self.clock,
+            providers=self.adapters.providers,
+            known=[entry.name for entry in catalog.CATALOG],
+            failing=lambda: self.batcher.failing,
+            spool=self.spool,
+        )
         self.worker = Worker(
             self.batcher,
             self.adapters.providers,
-            self.adapters.routes,
+            self.board,
             self.clock,
             limits(settings),
             origin=settings.origin,
-            observe=self.watch.observe,
+            on_answer=self.metrics.answer,
             only_process=self.database.sqlite,
         )
         self.outbound = Outbound(
@@ -102,7 +131,28 @@ class Gateway:
             self.batcher,
             {n: hook for n, hook in self.adapters.webhooks.items() if isinstance(hook, Confirms)},
         )
+        self.look_ups, self.backfill = self._askers()
         self.housekeeping: asyncio.Task[None] | None = None
+
+    def _askers(self) -> tuple[LookUpWorker, BackfillWorker]:
+        """Who asks vendors that can be asked, beside sending."""
+        made, settings = self.adapters, self.settings
+        read = readings(made.providers, made.routes, made.webhooks, self.inbound)
+        looking = {
+            name: lookups.Source(provider, read[name])
+            for name, provider in made.providers.items()
+            if name in read and provider.capabilities.can_look_up and isinstance(provider, LooksUp)
+        }
+        telling = {
+            name: backfill.Source(provider, read[name])
+            for name, provider in made.providers.items()
+            if name in read and isinstance(provider, Backfills)
+        }
+        after, lease = settings.lookup_after, settings.lease_time
+        return (
+            LookUpWorker(self.batcher, looking, self.clock, after=after, lease=lease),
+            BackfillWorker(self.batcher, telling, self.clock, after=settings.backfill_after),
+        )
 
     def _fetchers(self) -> dict[str, MediaFetcher]:
         from gateway.simulation import SimulatedMedia
@@ -120,6 +170,8 @@ class Gateway:
             self.hub.poke()
         if "queue" in topics:
             self.worker.poke()
+        if TOPIC in topics:
+            self.circuits.poke()
         if "media" in topics:
             self.media.poke()
         if "handshakes" in topics:
@@ -132,27 +184,34 @@ class Gateway:
             await self.spool.start()
             self.drain.start()
         await self.listener.start()
+        await self.circuits.start()
         if self.serving:
             await self.hub.start()
+            self.backfill.start()
         if self.working:
+            await self.circuits.hurry()
             await self.worker.start()
             self.media.start()
             self.confirmations.start()
+            self.look_ups.start()
             self.housekeeping = asyncio.create_task(self._prune(), name="gateway-retention")
 
     async def stop(self) -> None:
         """Ends everything: streams, claims, what is in flight, then the store."""
         if self.serving:
             await self.hub.stop()
+            await self.backfill.stop()
         if self.housekeeping is not None:
             self.housekeeping.cancel()
         if self.working:
+            await self.look_ups.stop()
             await self.confirmations.stop()
             await self.media.stop()
             await self.worker.stop(self.settings.shutdown_timeout)
         for provider in self.adapters.providers.values():
             await provider.aclose()
         await self.http.aclose()
+        await self.circuits.stop()
         await self.listener.stop()
         if self.spool is not None and self.drain is not None:
             await self.drain.stop()
@@ -174,6 +233,17 @@ class Gateway:
                 log.warning("cannot prune: %s", error)
                 gone = 0
             await asyncio.sleep(1 if gone >= PIECE else 60)
+
+
+def policy(settings: Settings) -> Policy:
+    """When a breaker opens, and for how long."""
+    return Policy(
+        failures=settings.breaker_failures,
+        messages=settings.breaker_messages,
+        open_for=int(settings.breaker_open_for * 1000),
+        successes=settings.breaker_successes,
+        probe=int(settings.lease_time * 1000),
+    )
 
 
 def limits(settings: Settings) -> Limits:
@@ -207,7 +277,7 @@ def asgi(gateway: Gateway) -> ASGIApp:
         exception_handlers=_handlers(),
     )
     app.router.redirect_slashes = False  # a redirected POST comes back as a GET without its form
-    return Front(app, exact)
+    return Front(app, exact, gateway.metrics.request)
 
 
 def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
@@ -237,8 +307,9 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         ),
         providers=gateway.adapters.providers,
         chains=gateway.adapters.chains,
-        watch=gateway.watch,
+        board=gateway.board,
         clock=gateway.clock,
+        scrape=gateway.scrape,
         spool=gateway.spool,
     )
 
@@ -287,12 +358,21 @@ def _webhooks(gateway: Gateway) -> Any:
     return Endpoint(
         hooks=hooks,
         missing=missing,
-        receive=gateway.inbound.receive,
+        receive=gateway.metrics.storing(gateway.inbound.receive),
         origin=settings.origin,
         max_bytes=settings.webhook_max_bytes,
         timeout=settings.request_timeout,
         clock=gateway.clock,
+        on_verdict=gateway.metrics.verdict,
     )
+
+
+def _hook_names() -> set[str]:
+    """Every name that a webhook's route may have."""
+    names = {"sms", "whatsapp"}
+    for entry in catalog.CATALOG:
+        names |= {entry.name, entry.family, *getattr(entry.webhook, "also", ())}
+    return names
 
 
 def _handlers() -> dict[Any, Any]:

@@ -9,7 +9,20 @@ import os
 
 import typer
 
-from gateway.commands import chat, db, doctor, inbox, keys, send, serve, simulate, webhooks
+from gateway.commands import (
+    chat,
+    db,
+    doctor,
+    inbox,
+    keys,
+    opt_outs,
+    providers,
+    queue,
+    send,
+    serve,
+    simulate,
+    webhooks,
+)
 from gateway.commands.terminal import Failure, complain
 
 app = typer.Typer(
@@ -29,7 +42,10 @@ simulate.commands.command()(chat.chat)
 app.add_typer(simulate.commands, name="simulate")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(webhooks.commands, name="webhooks")
+app.add_typer(providers.commands, name="providers")
 app.add_typer(inbox.commands, name="inbox")
+app.add_typer(queue.commands, name="queue")
+app.add_typer(opt_outs.commands, name="opt-outs")
 app.add_typer(db.commands, name="db")
 
 

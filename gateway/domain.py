@@ -191,6 +191,7 @@ class Capabilities:
     channels: frozenset[Channel]
     media: frozenset[Channel] = frozenset()  # channels on which it sends files
     max_media: int = 0
+    media_from: tuple[str, ...] = ("https://",)  # how its files' URLs begin; {tenant} is whose
     html: bool = False
     templates: bool = False
     types: frozenset[MessageType] = frozenset({MessageType.TEXT})
@@ -266,10 +267,14 @@ class StatusUpdate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engagement:
-    """What a person did with a message: opened, clicked, complained, unsubscribed. Not a status."""
+    """What a person did with a message: opened, clicked, complained, unsubscribed. Not a status.
+
+    `unsubscribed` and `resubscribed` count for the channel and the recipient that they name.
+    """
 
     dedupe_key: str
     kind: str
+    channel: Channel | None = None
     attempt_id: str | None = None
     provider_message_id: str | None = None
     recipient: str | None = None
@@ -330,6 +335,12 @@ class Verified:
     reading: object = field(default=None, repr=False, compare=False)
 
 
+# Verdicts of what nobody posted: we asked the vendor for it, over TLS and with our credentials.
+LOOK_UP = "look_up"
+BACKFILL = "backfill"
+FETCHED = frozenset({LOOK_UP, BACKFILL})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """What a vendor wants to hear."""
@@ -337,6 +348,40 @@ class Answer:
     status: int = 204
     content_type: str | None = None
     body: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sought:
+    """A message whose answer was lost, as it was written to the vendor `age` seconds ago."""
+
+    channel: Channel
+    to: str
+    sender: Sender
+    body: str
+    media: int
+    age: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """A message as the vendor's API tells it. `body` is for the webhook of the same name to read,
+    with a verdict of `FETCHED`; `partial` if there is more to ask for (`Backfills.complete`)."""
+
+    provider_message_id: str
+    created_at: datetime  # by the vendor's clock
+    url: str
+    body: bytes = field(repr=False)
+    partial: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """What a vendor listed. `whole` is false where there is more than was read; `vendor_time` is
+    the vendor's clock at that moment, where it told."""
+
+    records: tuple[Record, ...]
+    whole: bool
+    vendor_time: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -426,6 +471,30 @@ class MediaFetcher(Protocol):
 
     async def fetch_media(self, reference: str, limit: int) -> FetchedMedia:
         """Fetches one inbound file of at most `limit` bytes, or raises a `ProviderError`."""
+        ...
+
+
+@runtime_checkable
+class LooksUp(Protocol):
+    """A provider whose `capabilities.can_look_up` is true."""
+
+    async def look_up(self, sought: Sought) -> Listing:
+        """Every message at the vendor that may be this one: to and from the same, with the same
+        text, created by the vendor's clock at any time. Raises a `ProviderError`."""
+        ...
+
+
+@runtime_checkable
+class Backfills(Protocol):
+    """A provider whose vendor keeps what it had to tell, and lists it."""
+
+    async def history(self, since: datetime, limit: int) -> Listing:
+        """What was said since then, both ways, newest first: at most `limit`. Raises a
+        `ProviderError`."""
+        ...
+
+    async def complete(self, record: Record) -> Record:
+        """A record that was `partial`, whole. Raises a `ProviderError`."""
         ...
 
 

@@ -20,11 +20,11 @@ what a vendor says is cut short and stripped of control characters.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from enum import StrEnum
 from typing import ClassVar
 
-from gateway.domain import Receipt
+from gateway.domain import Change, Receipt
 
 TEXT_LIMIT = 300
 
@@ -66,9 +66,10 @@ class ProviderError(GatewayError):
 
     again: ClassVar[Again] = Again.BY_POLICY
     next_provider: ClassVar[bool] = False
-    breaker: ClassVar[Breaker] = Breaker.COUNTS
+    breaker: Breaker = Breaker.COUNTS  # less on one that says nothing of the provider's sending
     ends_message: ClassVar[bool] = False
     sent_nothing: ClassVar[bool] = False  # what is not known to be unsent may have been sent
+    changes: Sequence[Change] = ()  # what an `install` had made, or would make, beside the failure
 
     def __init__(self, text: str, *, code: str = "", retry_after: float | None = None) -> None:
         self.text = clean(text)
@@ -92,12 +93,26 @@ class Unsupported(ProviderError):
 
 
 class Rejected(ProviderError):
-    """The vendor refused this message: bad number, opted out, content, template."""
+    """The vendor refused this message: bad number, opted out, content, template.
+
+    `because` narrows the reason where somebody acts on it: `opted_out`.
+    """
 
     again = Again.NO
     breaker = Breaker.IGNORES
     ends_message = True
     sent_nothing = True
+
+    def __init__(
+        self, text: str, *, code: str = "", retry_after: float | None = None, because: str = ""
+    ) -> None:
+        self.because = because
+        super().__init__(text, code=code, retry_after=retry_after)
+
+    @property
+    def reason(self) -> str:
+        """The class in words, or what narrows it."""
+        return self.because or REASONS[type(self)]
 
 
 class SenderRefused(ProviderError):

@@ -29,10 +29,12 @@ EMPTY_ROW: dict[str, Any] = dict.fromkeys(COLUMNS)
 MEDIA_TYPES = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": MessageType.VIDEO}
 FILES = frozenset({*MEDIA_TYPES.values(), MessageType.DOCUMENT, MessageType.STICKER})
 ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
+NOWHERE: frozenset[str] = frozenset()
 FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
 
 
-Asked = tuple[Channel, MessageType, int, bool, bool]  # the fields of `Needs`
+# The fields of `Needs`.
+Asked = tuple[Channel, MessageType, int, bool, bool, frozenset[str]]
 
 
 class Invalid(GatewayError):
@@ -106,7 +108,7 @@ class Outbound:
     ) -> None:
         self._batcher = batcher
         self._routes = routes
-        self._chosen: dict[Asked, Route] = {}  # for what messages have asked of a provider
+        self._chosen: dict[Asked, tuple[Route, ...]] = {}  # for what messages have asked so far
         self._clock = clock
         self._region = region
         self._expiry = int(expiry * 1000)
@@ -154,14 +156,16 @@ class Outbound:
         """Validates and normalises a draft, without a look at the database."""
         problems: list[tuple[str, str]] = []
         kind = _type(draft)
-        route = self._route(draft, kind, problems)
+        places = self._places(draft, tenant_id, problems)
+        ours = self._named(draft, problems)
+        able = self._candidates(draft, kind, places, ours, problems)
         to = self._person(draft, problems)
-        sender = self._sender(draft, route, problems)
         self._content(draft, kind, problems)
         send_at, expires_at = self._times(draft, problems)
         if problems:
             raise Invalid(problems)
-        assert route is not None
+        first = able[0]
+        sender = routing.sender_at(first, draft.channel, ours, ())
         row = EMPTY_ROW.copy()
         row.update(
             tenant_id=tenant_id,
@@ -177,8 +181,8 @@ class Outbound:
             subject=draft.subject,
             extra=_json(_extra(draft)),
             media=_json(draft.media),
-            provider=route.name,
-            connection=route.connection.id,
+            provider=first.name,
+            connection=first.connection.id,
             segments=_segments(draft),
             priority=draft.priority.value,
             on_unknown=draft.on_unknown.value,
@@ -186,29 +190,48 @@ class Outbound:
             send_at=send_at,
             expires_at=expires_at,
         )
-        return NewMessage(row, self._wanted(draft, tenant_id, to, sender), key)
+        route = ",".join(one.name for one in able)
+        return NewMessage(row, self._wanted(draft, tenant_id, to, sender), key, route=route)
 
-    def _route(
-        self, draft: Draft, kind: MessageType, problems: list[tuple[str, str]]
-    ) -> Route | None:
+    def _places(
+        self, draft: Draft, tenant_id: str, problems: list[tuple[str, str]]
+    ) -> frozenset[str]:
+        """Where the files are, as far as a provider of this channel takes them from there."""
+        if not draft.media:
+            return NOWHERE
+        known, found = routing.places(self._routes.get(draft.channel, ()), draft.channel), set()
+        for number, file in enumerate(draft.media):
+            place = routing.place(str(file.get("url", "")), known, tenant_id)
+            if place is None:
+                others = [p.replace("{tenant}", tenant_id) for p in known if p != routing.WEB]
+                text = " or ".join(["must be an https URL", *(f"start with {p}" for p in others)])
+                problems.append((f"media.{number}.url", text))
+            else:
+                found.add(place)
+        return frozenset(found)
+
+    def _candidates(
+        self,
+        draft: Draft,
+        kind: MessageType,
+        places: frozenset[str],
+        ours: str | None,
+        problems: list[tuple[str, str]],
+    ) -> tuple[Route, ...]:
+        """Who may send it, best first."""
         media, html = len(draft.media), draft.html is not None
-        asked = (draft.channel, kind, media, html, draft.template is not None)
-        route = self._chosen.get(asked)
-        if route is not None:
-            return route
-        chain = self._routes.get(draft.channel, ())
-        if not chain:
-            problems.append(("channel", f"no provider is set up for {draft.channel}"))
-            return None
-        needs = Needs(*asked)
-        route = routing.choose(chain, needs)
-        if route is not None:
-            self._chosen[asked] = route
-        else:
-            lacking = {r.name: routing.lacks(r.capabilities, needs) for r in chain}
-            text = ", ".join(f"{name} cannot send {what}" for name, what in lacking.items())
-            problems.append((_field(needs), text))
-        return route
+        asked = (draft.channel, kind, media, html, draft.template is not None, places)
+        key = draft.thread.our_key if draft.thread is not None and draft.sender is None else None
+        free = ours is None and key is None
+        found = self._chosen.get(asked) if free else None
+        if found is None:
+            chain, needs = self._routes.get(draft.channel, ()), Needs(*asked)
+            found = routing.candidates(chain, needs, ours, key)
+            if not found:
+                problems.append(_nobody(chain, needs, ours, key))
+            elif free:
+                self._chosen[asked] = found
+        return found
 
     def _person(self, draft: Draft, problems: list[tuple[str, str]]) -> str:
         if draft.thread is not None and draft.to == draft.thread.address:
@@ -222,28 +245,16 @@ class Outbound:
             problems.append(("to", "is not the person of that conversation; leave one of them out"))
         return to
 
-    def _sender(self, draft: Draft, route: Route | None, problems: list[tuple[str, str]]) -> Sender:
-        default = route.connection.senders.get(draft.channel) if route else None
-        if draft.sender is not None:
-            return self._named_sender(draft, draft.sender, problems)
-        if draft.thread is not None and draft.thread.our_address:
-            return self._answering(draft.thread, default)
-        if default is None and route is not None:
-            problems.append(
-                ("from", f"is needed: {route.name} has no sender of its own for {draft.channel}")
-            )
-        return default or Sender()
-
-    def _named_sender(self, draft: Draft, text: str, problems: list[tuple[str, str]]) -> Sender:
+    def _named(self, draft: Draft, problems: list[tuple[str, str]]) -> str | None:
+        """The address of ours that a message names; an answer comes from the address that the
+        person wrote to."""
+        if draft.sender is None:
+            return draft.thread.our_address if draft.thread is not None else None
         try:
-            return Sender(address=addresses.ours(draft.channel, text, self._region))
+            return addresses.ours(draft.channel, draft.sender, self._region)
         except addresses.AddressError as error:
             problems.append(("from", str(error)))
-            return Sender()
-
-    def _answering(self, thread: Thread, default: Sender | None) -> Sender:
-        """An answer comes from the address that the person wrote to."""
-        return Sender(address=thread.our_address) if thread.our_address else default or Sender()
+            return None
 
     def _content(self, draft: Draft, kind: MessageType, problems: list[tuple[str, str]]) -> None:
         said = draft.body or draft.media or draft.template or draft.html
@@ -257,10 +268,6 @@ class Outbound:
             )
         if draft.channel is not Channel.EMAIL and (draft.subject or draft.html or draft.email):
             problems.append(("channel", "must be email for a subject, html or email"))
-        for place, file in enumerate(draft.media):
-            url = str(file.get("url", ""))
-            if not url.startswith("https://"):
-                problems.append((f"media.{place}.url", "must be an https URL"))
 
     def _times(self, draft: Draft, problems: list[tuple[str, str]]) -> tuple[int | None, int]:
         now = to_ms(self._clock.now())
@@ -303,6 +310,21 @@ def _by_name(draft: Draft) -> MessageType:
 
     guess = mimetypes.guess_type(str(draft.media[0].get("url", "")).partition("?")[0])[0] or ""
     return MEDIA_TYPES.get(guess.partition("/")[0], MessageType.DOCUMENT)
+
+
+def _nobody(
+    chain: Sequence[Route], needs: Needs, ours: str | None, key: str | None
+) -> tuple[str, str]:
+    """Why nobody can send a message."""
+    if not chain:
+        return "channel", f"no provider is set up for {needs.channel}"
+    owners = [route for route in chain if routing.owns(route, needs.channel, ours, key)]
+    lacking = {r.name: routing.lacks(r.capabilities, needs) for r in owners or chain}
+    if all(lacking.values()):
+        text = ", ".join(f"{name} cannot send {what}" for name, what in lacking.items())
+        return _field(needs), text
+    able = ", ".join(name for name, what in lacking.items() if what is None)
+    return "from", f"is needed: {able} has no sender of its own for {needs.channel}"
 
 
 def _field(needs: Needs) -> str:

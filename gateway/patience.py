@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -50,9 +50,15 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
         return await _Begun(work, waits)
 
 
-async def discard(receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+async def discard(
+    receive: Callable[[], Awaitable[Mapping[str, Any]]],
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
     """Takes the rest of a body that is refused, within bounds: a connection that is closed with
-    bytes unread is reset, and the refusal may be lost with it."""
+    bytes unread is reset, and the refusal may be lost with it. Who waits to be asked for the body
+    (`Expect: 100-continue`) has sent none, and asking is what a first read does."""
+    if any(name.lower() == b"expect" for name, _ in headers):
+        return
     left, more = DISCARDED, True
     try:
         async with asyncio.timeout(LINGER):

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 
-from gateway.domain import RESENDS, Capabilities, Channel, Connection, MessageType, OnUnknown
-from gateway.errors import Again, Ambiguous, ProviderError, Throttled
+from gateway.domain import (
+    RESENDS,
+    Capabilities,
+    Channel,
+    Connection,
+    MessageType,
+    OnUnknown,
+    Sender,
+)
+from gateway.errors import Again, ProviderError, Throttled
 
+WEB = "https://"
 LONGEST = (
     3600.0  # seconds that a vendor's Retry-After is believed, for it holds up a person's thread
 )
+UNASKED = frozenset({"late", "not_begun"})  # attempts that reached nobody, by our own doing
+READY, PROBE, TRIED = "ready", "probe", "tried"
+BREAKERS = frozenset({"breaker_open", "breaker_half_open"})  # they close the claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,7 @@ class Needs:
     media: int = 0
     html: bool = False
     template: bool = False
+    places: frozenset[str] = frozenset()  # of `Capabilities.media_from`: where its files are
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +70,219 @@ def lacks(capabilities: Capabilities, needs: Needs) -> str | None:
             return f"media on {needs.channel}"
         if needs.media > capabilities.max_media:
             return f"more than {capabilities.max_media} media"
+        if elsewhere := needs.places.difference(capabilities.media_from):
+            return f"files from {', '.join(sorted(elsewhere))}"
     if needs.type not in capabilities.types:
         return f"the type {needs.type}"
     return None
 
 
-def choose(chain: Sequence[Route], needs: Needs) -> Route | None:
-    """The first provider of the chain that can."""
-    return next((route for route in chain if lacks(route.capabilities, needs) is None), None)
+def places(chain: Sequence[Route], channel: Channel) -> tuple[str, ...]:
+    """Where files may be that a provider of the chain sends; on the web, in any case."""
+    able = (route.capabilities for route in chain if channel in route.capabilities.media)
+    return tuple(dict.fromkeys((WEB, *(each for can in able for each in can.media_from))))
 
 
-def retry_in(
-    error: ProviderError, made: int, on_unknown: OnUnknown, policy: Retry, luck: float
-) -> float | None:
-    """Seconds until the same provider is asked again; None: not at all.
+def place(url: str, places: Iterable[str], tenant_id: str) -> str | None:
+    """Which of the places a file is in; None: in none of them. Outside of the web a tenant's files
+    are in a folder of its own, and no path leads out of that."""
+    for each in places:
+        start = each.replace("{tenant}", tenant_id)
+        if not url.startswith(start):
+            continue
+        rest = unquote(url[len(start) :]).replace("\\", "/")
+        if start == WEB or (rest.isprintable() and not {"", ".", ".."} & {*rest.split("/")}):
+            return each
+    return None
 
-    `made` counts the attempts so far, this one included; `luck` is between 0 and 1: full jitter.
+
+def owns(route: Route, channel: Channel, address: str | None, key: str | None = None) -> bool:
+    """Whether an address of ours, or a pool, is what a provider sends from on a channel."""
+    sender = route.connection.senders.get(channel)
+    if sender is None:
+        return False
+    return (bool(address) and sender.address == address) or (bool(key) and sender.key == key)
+
+
+def candidates(
+    chain: Sequence[Route], needs: Needs, address: str | None = None, key: str | None = None
+) -> tuple[Route, ...]:
+    """Who may send a message, best first. One that names an address of ours, or answers from one,
+    is left to whom that address belongs; if it is nobody's, everybody may try."""
+    able = tuple(route for route in chain if lacks(route.capabilities, needs) is None)
+    owners = {route.name for route in chain if owns(route, needs.channel, address, key)}
+    if owners:
+        return tuple(route for route in able if route.name in owners)
+    if address is not None:
+        return able
+    return tuple(route for route in able if needs.channel in route.connection.senders)
+
+
+def sender_at(
+    route: Route, channel: Channel, address: str | None, known: Iterable[Route]
+) -> Sender:
+    """Our side of a message at a provider: the address it has so far, unless that is another
+    provider's own; then this one's."""
+    own = route.connection.senders.get(channel)
+    if own is None:
+        return Sender(address=address)
+    if address is None or own.address == address:
+        return own
+    foreign = any(owns(other, channel, address) for other in known)
+    return own if foreign else Sender(address=address)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One attempt so far: at whom, what came of it, and before when (milliseconds) its vendor does
+    not want to be asked again."""
+
+    provider: str
+    reason: str | None = None
+    code: str | None = None
+    retry_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class May:
+    """Whether a provider may be asked now: READY, PROBE, or why not, and until when."""
+
+    word: str
+    free_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Who is asked, and why not those before. `why` is None for the first of a chain."""
+
+    provider: str
+    probe: bool = False
+    why: str | None = None
+    passed_over: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nobody may be asked now: `words` say why not. `until` is None where only breakers are in the
+    way, as they let messages through by themselves; `soonest` is when the first may."""
+
+    until: int | None = None
+    words: tuple[str, ...] = ()
+    soonest: int | None = None
+
+
+def attempts_at(tried: Iterable[Tried]) -> Counter[str]:
+    """How often each was asked."""
+    return Counter(one.provider for one in tried if one.code not in UNASKED)
+
+
+def pick(
+    order: Sequence[str],
+    tried: Sequence[Tried],
+    may: Callable[[str], May],
+    now: int,
+    pinned: Collection[str] = (),
+) -> Pick | Wait:
+    """Who of a message's candidates is asked next: of those that may be, the one that was asked
+    least often; of equals the first of the chain."""
+    asked, over = attempts_at(tried), dict[str, str]()
+    until: list[int] = []
+    for name in sorted(order, key=lambda name: asked[name]):
+        found = _not_before(name, tried, may(name), now)
+        if found.word in (READY, PROBE):
+            probe = found.word == PROBE
+            busier = dict.fromkeys(order[: order.index(name)], TRIED)
+            passed = tuple({**busier, **over}.items())
+            why = _why(name, order, tried, asked, probe, name in pinned)
+            return Pick(name, probe, why, passed)
+        over[name] = found.word
+        if found.free_at:
+            until.append(found.free_at)
+    only_breakers = all(word in BREAKERS for word in over.values())
+    soonest = min(until, default=None)
+    return Wait(None if only_breakers else soonest, tuple(over.values()), soonest)
+
+
+def _not_before(name: str, tried: Sequence[Tried], found: May, now: int) -> May:
+    """A vendor that said when is not asked sooner."""
+    said = max((one.retry_at or 0 for one in tried if one.provider == name), default=0)
+    if said > now and found.word in (READY, PROBE):
+        return May("throttled", said)
+    return found
+
+
+def _why(
+    name: str,
+    order: Sequence[str],
+    tried: Sequence[Tried],
+    asked: Counter[str],
+    probe: bool,
+    pinned: bool,
+) -> str | None:
+    if probe:
+        return "probe"
+    if tried:
+        last = tried[-1]
+        again = asked[name] or last.provider == name
+        text = "tried again after" if again else "failover from"
+        return f"{text} {last.provider} ({last.reason}: {last.code})"
+    if name == order[0]:
+        return "pinned" if pinned else None
+    return "next in the chain"
+
+
+def elsewhere(
+    order: Sequence[str], tried: Sequence[Tried], may: Callable[[str], May], now: int
+) -> bool:
+    """Whether, after the last attempt, another provider may be asked that was asked less often."""
+    asked, last = attempts_at(tried), tried[-1].provider
+    return any(
+        asked[name] < asked[last] and _not_before(name, tried, may(name), now).word == READY
+        for name in order
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What becomes of a message after an error: tried again in so many seconds, or not (None).
+    `drop`: not by this provider."""
+
+    retry_in: float | None
+    drop: bool = False
+
+
+def after(
+    error: ProviderError,
+    *,
+    made: int,
+    rounds: int,
+    elsewhere: bool,
+    others: bool,
+    on_unknown: OnUnknown,
+    policy: Retry,
+    luck: float,
+) -> Next:
+    """Whether and when a message is tried again after an error.
+
+    `made` counts its attempts, `rounds` those at this provider, this one included in both.
+    `elsewhere`: another one, that was asked less often, may be asked now; `others`: there is
+    another one at all. `luck` is between 0 and 1: full jitter.
     """
-    if made > policy.limit:
-        return None
-    if isinstance(error, Ambiguous):
-        if on_unknown is not OnUnknown.RESEND or made >= RESENDS:
-            return None
-    elif error.again is Again.AFTER_CHANGE:  # somebody has to act, so there is no hurry
-        return policy.cap * (0.5 + luck / 2)
-    elif error.again is not Again.LATER:
-        return None
-    window = min(policy.cap, policy.base * 2.0 ** min(made - 1, 30))
+    if error.ends_message or made > policy.limit:
+        return Next(None)
+    if error.again is Again.NO:
+        return Next(0.0 if others else None, drop=True)
+    ambiguous = error.again is Again.BY_POLICY
+    if ambiguous and (on_unknown is not OnUnknown.RESEND or made >= RESENDS):
+        return Next(None)
+    if elsewhere and (error.next_provider or ambiguous):
+        return Next(0.0)
     if isinstance(error, Throttled) and error.retry_after is not None:
-        return min(max(error.retry_after, 0.0), max(policy.cap, LONGEST)) + luck * policy.base
-    return window * luck
+        return Next(patience(error, policy) + luck * policy.base)
+    window = min(policy.cap, policy.base * 2.0 ** min(max(rounds, 1) - 1, 30))
+    return Next(window * luck)
+
+
+def patience(error: Throttled, policy: Retry) -> float:
+    """For how many seconds a vendor that said so is not asked for this message."""
+    return min(max(error.retry_after or 0.0, 0.0), max(policy.cap, LONGEST))

@@ -1,8 +1,9 @@
 """The only reader of the environment.
 
-`load` reads the process's environment over an optional `.env` file; blank means unset. Adapters
-declare their own settings classes and `fill` fills them, so a vendor's variables stand in the
-vendor's file. Errors name the variable and the fix, and never show a value.
+`load` reads the process's environment over an optional `.env` file; blank means unset, and only
+a name in capital letters is a variable's. Adapters declare their own settings classes and `fill`
+fills them, so a vendor's variables stand in the vendor's file. Settings hold what `Environment`
+gives them, and nothing else. Errors name the variable and the fix, and never show a value.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from urllib.parse import urlsplit
 from pydantic import (
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.domain import Channel
 from gateway.errors import SettingsError
@@ -39,16 +40,19 @@ LEAST = {  # below these a gateway is busy with nothing, or gives up what would 
     "lease_time": "4s",
     "retry_base": "10ms",
     "retry_cap": "100ms",
+    "breaker_open_for": "100ms",
     "receipt_timeout": "1m",
     "message_expiry": "1m",
     "request_timeout": "100ms",
     "shutdown_timeout": "1s",
     "events_stall": "100ms",
     "events_retention": "1h",
-    "inbox_retention": "1h",
+    "inbox_retention": "90m",  # as long as a vendor's envelope may be posted again
     "idempotency_retention": "1m",
 }
+OR_NEVER = {"lookup_after": "100ms", "backfill_after": "1s"}  # or 0, which switches it off
 MOST = "3650d"
+UNBROKEN = re.compile(r"[^\s\\\x00-\x1f\x7f]+")
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
@@ -67,16 +71,33 @@ def names(value: object) -> object:
     return value
 
 
+def _origin(url: str) -> str:
+    """A URL to put paths behind, without a slash at its end. No error shows a part of it: what
+    the standard library says would."""
+    if "@" in url:  # in whichever part: a password with a slash in it ends what is read as a host
+        raise ValueError("must not have a user or a password: leave out what is before the @")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("must have a readable host, and a port from 1 to 65535 or none") from None
+    if parts.scheme not in ("http", "https") or not host or not UNBROKEN.fullmatch(url):
+        raise ValueError("must be a URL such as https://gateway.example.com")
+    if port == 0:
+        raise ValueError("must have a port from 1 to 65535, or none")
+    if "?" in url or "#" in url:
+        raise ValueError("must not have a query or a fragment")
+    return url.rstrip("/")
+
+
 Duration = Annotated[float, BeforeValidator(seconds)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(names)]
+Names = Annotated[tuple[str, ...], BeforeValidator(names)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What the core needs to know. Field names are the variables' names, in lower case."""
 
-    model_config = SettingsConfigDict(
-        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     gateway_env: Literal["development", "production"] = "production"
     database_url: SecretStr | None = None
@@ -103,7 +124,13 @@ class Settings(BaseSettings):
     retry_base: Duration = 2.0
     retry_cap: Duration = 600.0
     retry_limit: int = Field(default=1000, ge=0, le=100_000)
+    breaker_failures: int = Field(default=5, ge=1, le=10_000)
+    breaker_messages: int = Field(default=3, ge=1, le=100)
+    breaker_open_for: Duration = 60.0
+    breaker_successes: int = Field(default=2, ge=1, le=100)
     receipt_timeout: Duration = 72 * 3600.0
+    lookup_after: Duration = 30.0  # 0: never
+    backfill_after: Duration = 300.0  # 0: never
     message_expiry: Duration = 24 * 3600.0
     media_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024)
 
@@ -127,6 +154,14 @@ class Settings(BaseSettings):
             raise ValueError(f"must be from {least} to {MOST}")
         return value
 
+    @field_validator(*OR_NEVER)
+    @classmethod
+    def _never_or_within_bounds(cls, value: float, info: ValidationInfo) -> float:
+        least = OR_NEVER[str(info.field_name)]
+        if value and not seconds(least) <= value <= seconds(MOST):
+            raise ValueError(f"must be 0, or from {least} to {MOST}")
+        return value
+
     @field_validator("gateway_api_key")
     @classmethod
     def _fit_for_a_header(cls, value: SecretStr | None) -> SecretStr | None:
@@ -142,14 +177,7 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _an_origin(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be a URL such as https://gateway.example.com")
-        if parts.query or parts.fragment:
-            raise ValueError("must not have a query or a fragment")
-        return value.rstrip("/")
+        return None if value is None else _origin(value.strip())
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -202,12 +230,17 @@ class Environment:
     """The variables of this process over those of a `.env` file, with the core's own settings."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        self.variables = {name.upper(): value for name, value in variables.items() if value.strip()}
+        self.variables = {
+            name: value for name, value in variables.items() if name.isupper() and value.strip()
+        }
         self.settings = self._core()
 
     def _core(self) -> Settings:
-        lowered = {name.lower(): value for name, value in self.variables.items()}
-        known = {name: lowered[name] for name in Settings.model_fields if name in lowered}
+        known = {
+            name: self.variables[name.upper()]
+            for name in Settings.model_fields
+            if name.upper() in self.variables
+        }
         try:
             settings = Settings.model_validate(known)
         except ValidationError as error:

@@ -6,7 +6,7 @@ The same words in answers, in the event feed and in what an idempotency key repl
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.clock import show
@@ -63,8 +63,40 @@ def message_view(row: Mapping[str, Any]) -> View:
     return view
 
 
+def attempts_view(rows: Sequence[Mapping[str, Any]]) -> list[View]:
+    """The attempts at a message, as `GET /api/messages/{id}` lists them: in order."""
+    last = rows[-1]["number"] if rows else 0
+    before = (None, *rows)
+    return [
+        {**attempt_view(row), **_why(row, earlier), "settled_by": _settled_by(row, last)}
+        for row, earlier in zip(rows, before, strict=False)
+    ]
+
+
+def _why(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> View:
+    """Why this provider was asked, and why not those that come before it."""
+    told = _load(row["why"], {})
+    why = told.get("why")
+    if why is None:
+        why = "first of the chain"
+        if before is not None:
+            cause = f"{before['error_reason']}: {before['error_code']}"
+            why = f"tried again after {before['provider']} ({cause})"
+    return {"why": why, "passed_over": told.get("passed_over", [])}
+
+
+def _settled_by(row: Mapping[str, Any], last: int) -> str | None:
+    """How a lost answer ended: by a word of the vendor's, by our giving up, by another attempt."""
+    if row["error_code"] == "outcome_unknown":
+        return "receipt_timeout"
+    if row["status"] == "unknown" and row["number"] < last:
+        return "resend"
+    settled_by: str | None = row["settled_by"]
+    return settled_by
+
+
 def attempt_view(row: Mapping[str, Any]) -> View:
-    """One attempt, as `GET /api/messages/{id}` lists it."""
+    """One attempt."""
     error = None
     if row["error_code"] is not None:
         error = {
@@ -111,6 +143,38 @@ def conversation_view(row: Mapping[str, Any]) -> View:
         "created_at": show(row["created_at"]),
         "updated_at": show(row["updated_at"]),
     }
+
+
+def opt_out_view(row: Mapping[str, Any]) -> View:
+    """Whether a person may be written to on a channel, as the API shows it, with the proof."""
+    return {
+        "channel": row["channel"],
+        "address": row["address"],
+        "state": row["state"],
+        **_proof(row),
+        "since": show(row["since"]),
+        "created_at": show(row["created_at"]),
+        "updated_at": show(row["updated_at"]),
+    }
+
+
+def opt_out_event_view(row: Mapping[str, Any]) -> View:
+    """One word about a person, as the API shows it."""
+    return {
+        "id": row["id"],
+        "channel": row["channel"],
+        "address": row["address"],
+        "state": row["state"],
+        "verdict": row["verdict"],
+        **_proof(row),
+        "said_at": show(row["said_at"]),
+        "created_at": show(row["created_at"]),
+    }
+
+
+def _proof(row: Mapping[str, Any]) -> View:
+    names = ("source", "detail", "our_address", "message_id", "attempt_id", "inbox_id")
+    return {name: row[name] for name in names}
 
 
 def _money(row: Mapping[str, Any]) -> View | None:

@@ -29,6 +29,10 @@ SEATS = 32  # threads: boto3 takes a millisecond of the interpreter a request, s
 CLOSING = 2.0  # seconds for threads that were cut off to come back
 EXTRA = "AWS needs its extra: install messaging-gateway[aws]."
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+WORDS = {  # what the SDK reads by itself, and would refuse late and at length
+    "defaults_mode": ("legacy", "auto", "standard", "in-region", "cross-region", "mobile"),
+    "sts_regional_endpoints": ("legacy", "regional"),
+}
 CHATTY = ("boto3", "botocore", "urllib3")  # at DEBUG they log bodies, addresses and signatures
 
 
@@ -107,21 +111,27 @@ class Aws:
         self._account = account
         self._timeout = timeout
         self._session, bundle = _session(account)
-        self._wire = Wire(
-            connect=min(CONNECT_TIMEOUT, timeout),
-            read=2 * timeout,
-            connections=SEATS,
-            bundle=bundle,
-        )
+        try:
+            self._wire = Wire(
+                connect=min(CONNECT_TIMEOUT, timeout),
+                read=2 * timeout,
+                connections=SEATS,
+                bundle=bundle,
+            )
+        except OSError:  # an error of TLS is one, too
+            raise SettingsError(
+                "AWS_CA_BUNDLE names no file of certificates that can be read: correct or unset it."
+            ) from None
         self._threads = ThreadPoolExecutor(SEATS, thread_name_prefix="gateway-aws")
         self._free = asyncio.Semaphore(SEATS)
         self._flights: dict[asyncio.Future[Any], Flight] = {}
         self._making = Lock()
         self._closed = False
 
-    def client(self, service: str, region: str | None = None) -> Any:
-        """A client of boto3; making one takes up to 100 ms."""
+    def client(self, service: str, region: str | None = None, **more: Any) -> Any:
+        """A client of boto3, with `more` of its configuration; making one takes up to 100 ms."""
         from botocore.config import Config  # type: ignore[import-untyped]
+        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
         config = Config(
             # Three of the SDK's defaults would send twice: none of its sends has a token.
@@ -132,19 +142,27 @@ class Aws:
             proxies={},
             tcp_keepalive=True,
             ignore_configured_endpoint_urls=True,  # ours is in AWS_ENDPOINT_URL, and in no file
+            **more,
         )
-        with self._making:  # sessions are not made for threads
-            made = self._session.client(
-                service,
-                region_name=region or self._account.region,
-                endpoint_url=self._account.endpoint_url or None,
-                config=config,
-            )
+        try:
+            with self._making:  # sessions are not made for threads
+                made = self._session.client(
+                    service,
+                    region_name=region or self._account.region,
+                    endpoint_url=self._account.endpoint_url or None,
+                    config=config,
+                )
+        except BotoCoreError as error:
+            if FLIGHT.get(None) is not None:  # a call's, whose errors are judged
+                raise
+            _unusable(type(error).__name__)
         self._wire.attach(made)
         return made
 
-    async def call(self, work: Callable[[Flight], T], tables: Tables) -> T:
-        """Runs one call of boto3 on a thread.
+    async def call(
+        self, work: Callable[[Flight], T], tables: Tables, *, within: float | None = None
+    ) -> T:
+        """Runs one call of boto3 on a thread; `within` less than the usual time, if that is given.
 
         Raises:
             Throttled: no thread was free.
@@ -155,8 +173,9 @@ class Aws:
         if self._closed:
             raise Unreachable("the provider is closed", code="closed")
         loop = asyncio.get_running_loop()
-        ends = loop.time() + self._timeout
-        await self._seat()
+        within = self._timeout if within is None else within
+        ends = loop.time() + within
+        await self._seat(within / 2)
         flight = Flight()
         landing = asyncio.wrap_future(self._threads.submit(_fly, flight, work, tables))
         self._flights[landing] = flight
@@ -186,10 +205,10 @@ class Aws:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._wire.close()
 
-    async def _seat(self) -> None:
+    async def _seat(self, within: float) -> None:
         """Takes a thread; half of the time is left for what it is taken for."""
         try:
-            async with asyncio.timeout(self._timeout / 2):
+            async with asyncio.timeout(within):
                 await self._free.acquire()
         except TimeoutError:
             full = True
@@ -242,7 +261,7 @@ def _session(account: AwsAccount) -> tuple[Any, str]:
     """A session of our own, and the file of the authorities that it trusts."""
     try:
         import boto3  # type: ignore[import-untyped]
-        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+        from botocore.exceptions import BotoCoreError
         from botocore.httpsession import get_cert_path  # type: ignore[import-untyped]
         from botocore.session import Session  # type: ignore[import-untyped]
     except ImportError:
@@ -262,6 +281,7 @@ def _session(account: AwsAccount) -> tuple[Any, str]:
         )
         bundle = str(core.get_config_variable("ca_bundle") or get_cert_path(True))
         known = made.get_credentials() is not None
+        _check_words(core)
     except BotoCoreError as error:
         _unusable(type(error).__name__)
     if not known:
@@ -272,5 +292,13 @@ def _session(account: AwsAccount) -> tuple[Any, str]:
     return made, bundle
 
 
+def _check_words(core: Any) -> None:
+    for name, words in WORDS.items():
+        if str(core.get_config_variable(name) or words[0]).lower() not in words:
+            raise SettingsError(f"AWS_{name.upper()} must be one of {', '.join(words)}, or unset.")
+
+
 def _unusable(name: str) -> NoReturn:
-    raise SettingsError(f"AWS_PROFILE or a file of AWS's settings cannot be used ({name}).")
+    raise SettingsError(
+        f"AWS_PROFILE, another AWS_… variable or a file of AWS's settings is unusable ({name})."
+    )

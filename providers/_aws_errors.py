@@ -31,6 +31,7 @@ Verdict: TypeAlias = tuple[Kind, str]
 
 LOST: Verdict = (Ambiguous, "no_answer")
 CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{1,79}")
+OPTED_OUT = frozenset({"OptedOut", "DESTINATION_PHONE_NUMBER_OPTED_OUT"})
 
 
 def _by_word(table: Mapping[Kind, str]) -> Mapping[str, Kind]:
@@ -185,6 +186,8 @@ class Tables:
     def error(self, kind: Kind, word: str, after: float | None = None) -> ProviderError:
         """An error of AWS's in our words."""
         text = f"AWS: {self.meanings.get(word, 'see the API reference for ' + word)}"
+        if word in OPTED_OUT:
+            return Rejected(text, code=word, because="opted_out")
         return kind(text, code=word, retry_after=after if kind is Throttled else None)
 
 

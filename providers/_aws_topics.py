@@ -121,22 +121,46 @@ def _findings(arn: str, needs: Sequence[Need], topics: Topics) -> list[Finding]:
 
 
 async def install(aws: Aws, topics: Topics, url: str, *, apply: bool) -> Sequence[Change]:
-    """What has to be set, and is if `apply`: only what differs."""
+    """What has to be set, and is if `apply`: only what differs. A topic that is refused keeps no
+    other from being set.
+
+    Raises:
+        ProviderError: for the first topic that failed, with the `changes` of all.
+    """
     if urlsplit(url).scheme != "https":
         text = "set PUBLIC_URL to the public https address that AWS is to call"
         raise Unsupported(f"AWS could not call the webhook: {text}", code="public_url")
     if not topics.arns:
         text = "set AWS_SNS_TOPIC_ARNS to the topics that are to post to the gateway"
         raise Unsupported(f"there is nothing to subscribe the webhook to: {text}", code="topics")
-    changes = []
+    changes: list[Change] = []
+    failed: dict[str, ProviderError] = {}
     for arn in topics.arns:
-        for need in await _needs(aws, topics, arn, url):
-            if apply and need.request is not None:
-                await ask(aws, "sns", region_of(arn), need.request)
-            changes.append(
-                Change(subject=arn, setting=need.setting, before=need.before, after=need.after)
-            )
+        try:
+            for need in await _needs(aws, topics, arn, url):
+                if apply and need.request is not None:
+                    await ask(aws, "sns", region_of(arn), need.request)
+                changes.append(_change(arn, need))
+        except ProviderError as error:
+            failed[arn] = error
+            if not isinstance(error, Rejected):  # it says something of the account, or of the wire
+                break
+    if failed:
+        raise _told(failed, changes) from None
     return changes
+
+
+def _change(arn: str, need: Need) -> Change:
+    return Change(subject=arn, setting=need.setting, before=need.before, after=need.after)
+
+
+def _told(failed: Mapping[str, ProviderError], changes: Sequence[Change]) -> ProviderError:
+    """The first failure, with its topic's name, and the names of the others."""
+    (arn, first), *others = failed.items()
+    also = f"; refused, too: {', '.join(other for other, _ in others)}" if others else ""
+    told = type(first)(f"{arn}: {first.text}{also}", code=first.code)
+    told.changes = tuple(changes)
+    return told
 
 
 SUBSCRIPTION, CONFIRMATION, RAW = "subscription", "confirmation", "RawMessageDelivery"

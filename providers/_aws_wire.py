@@ -149,6 +149,9 @@ def _text(value: bytes | str) -> str:
 
 
 def _read(response: BaseHTTPResponse) -> bytes:
+    if not 200 <= response.status <= 599:  # the answer is still to come: not to the next request
+        response.close()
+        return b""
     whole = bytearray()
     try:
         while piece := response.read(PIECE):

@@ -83,6 +83,7 @@ _CODES: Mapping[type[ProviderError], tuple[int, ...]] = {
 ERRORS: Mapping[int, type[ProviderError]] = {
     code: kind for kind, codes in _CODES.items() for code in codes
 }
+OPTED_OUT = frozenset({21610, 63014})
 
 # Words for what people ask about most; the others are named by their code.
 MEANINGS: Mapping[int, str] = {
@@ -137,6 +138,8 @@ def error_of(kind: type[ProviderError], code: int, after: float | None) -> Provi
     """An error of Twilio's in our words."""
     where = f"see twilio.com/docs/api/errors/{code}" if code else "without a code"
     text = f"Twilio: {MEANINGS.get(code, where)}"
+    if code in OPTED_OUT:
+        return Rejected(text, code=str(code), because="opted_out")
     return kind(text, code=str(code or ""), retry_after=after if kind is Throttled else None)
 
 

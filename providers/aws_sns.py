@@ -1,11 +1,13 @@
 """SMS through AWS: Amazon SNS `Publish`, or End User Messaging SMS once there is an identity of
 our own to send from.
 
-One request of boto3 for each message; what AWS cannot do is refused before that.
+One sending request of boto3 for each message, after its file is where AWS reads it; what AWS cannot
+do is refused before that.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -27,6 +29,7 @@ from gateway.domain import (
 from gateway.errors import Ambiguous, Unsupported
 from providers import _aws_setup
 from providers._aws import Aws, AwsAccount
+from providers._aws_media import WEB, Bucket, place
 from providers._aws_sns_tables import PUBLISH, TEXT
 from providers._aws_topics import Topics
 
@@ -38,6 +41,8 @@ SENDER_ID = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9-]{3,11}")
 IDENTITY = re.compile(r"[A-Za-z0-9_:/+-]{1,256}")
 MESSAGE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 PHONE = re.compile(r"\+?[\d\s().-]+")
+
+TENANT = "default"
 
 # What a message goes out from where nothing is configured: AWS has a number for it, or none.
 ANY = "aws"
@@ -156,7 +161,7 @@ class AwsSns:
     def connection(cls, settings: AwsSnsSettings) -> Connection:
         """The connection that the environment makes."""
         senders = {Channel.SMS: settings.sender}
-        return Connection(id="aws", tenant_id="default", family="aws", senders=senders)
+        return Connection(id="aws", tenant_id=TENANT, family="aws", senders=senders)
 
     def __init__(
         self, settings: AwsSnsSettings, *, http: object = None, timeout: float = 10.0
@@ -167,28 +172,33 @@ class AwsSns:
             SettingsError: a variable, the SDK or every credential is missing.
         """
         self._settings = settings
+        self._timeout = timeout
         self._aws = Aws(settings, timeout=timeout)
         self._service = "pinpoint-sms-voice-v2" if settings.identity else "sns"
         self._client = self._aws.client(self._service)
+        self._bucket: Bucket | None = None
+        if settings.identity and settings.media_bucket:
+            stand_in = bool(settings.endpoint_url)
+            self._bucket = Bucket(self._aws, settings.media_bucket, TENANT, stand_in=stand_in)
         if settings.identity:
-            self.capabilities = Capabilities(
-                channels=SMS,
-                media=SMS if settings.media_bucket else frozenset(),
-                max_media=1 if settings.media_bucket else 0,
-                types=frozenset({MessageType.TEXT}) | (FILES if settings.media_bucket else set()),
-                reports_delivery=True,
-            )
+            self.capabilities = _able(settings.media_bucket)
 
     async def send(self, message: OutboundMessage) -> Receipt:
-        """Hands one message to AWS, by one request."""
+        """Hands one message to AWS, by one sending request."""
         self._check(message)
+        clock = asyncio.get_running_loop().time
+        ends = clock() + self._timeout
         if not self._settings.identity:
             fields, tables, name = self._published(message), PUBLISH, "publish"
         else:
-            fields, tables = self._texted(message), TEXT
-            name = "send_media_message" if message.media else "send_text_message"
+            fields, tables, name = self._texted(message), TEXT, "send_text_message"
+            if message.media and self._bucket is not None:
+                fields["MediaUrls"] = await self._bucket.filled(message, self._timeout / 2)
+                name = "send_media_message"
         method = getattr(self._client, name)
-        return await self._aws.call(lambda _: receipt(method(**fields)), tables)
+        return await self._aws.call(
+            lambda _: receipt(method(**fields)), tables, within=ends - clock()
+        )
 
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Looks at the account, its limits and where its topics post; changes nothing."""
@@ -228,7 +238,7 @@ class AwsSns:
             (message.type not in can.types, "type", self._why_not(message)),
             (bool(message.media) and not can.media, "media", self._why_not(message)),
             (len(message.media) > max(can.max_media, 1), "media", "at most one file"),
-            (not all(self._ours(f.url) for f in message.media), "media", self._where()),
+            (not self._reads(message), "media", self._where()),
             (not (message.body.strip() or message.media), "empty", "nothing to send"),
             (not _utf8(message.body), "text", "a character that no wire carries"),
             (self._length(message.body) > LIMIT, "too_long", f"at most {LIMIT} {self._unit}"),
@@ -237,6 +247,9 @@ class AwsSns:
         for refused, code, text in refusals:
             if refused:
                 raise Unsupported(f"AWS: {text}", code=code)
+
+    def _reads(self, message: OutboundMessage) -> bool:
+        return self._bucket is None or all(self._bucket.reads(f.url) for f in message.media)
 
     @property
     def _unit(self) -> str:
@@ -250,13 +263,9 @@ class AwsSns:
             return f"no {message.type} messages"
         return "no files without AWS_SMS_ORIGINATION_IDENTITY and AWS_MEDIA_BUCKET"
 
-    def _ours(self, url: str) -> bool:
-        bucket = self._settings.media_bucket
-        return bool(bucket) and re.fullmatch(rf"s3://{re.escape(bucket)}/\S+", url) is not None
-
     def _where(self) -> str:
         bucket = self._settings.media_bucket or "AWS_MEDIA_BUCKET"
-        return f"files are sent from S3 only: put it there and give s3://{bucket}/… as its url"
+        return f"files are sent from the web by https, or from s3://{bucket}/…"
 
     def _can_be(self, sender: Sender) -> bool:
         named = [name for name in (sender.address, sender.pool) if name and name != ANY]
@@ -306,12 +315,22 @@ class AwsSns:
             # Every event about the message brings these back, also if our answer is lost.
             "Context": {"attempt_id": message.attempt_id, "message_id": message.message_id},
         }
-        if message.media:
-            fields["MediaUrls"] = [file.url for file in message.media]
-        else:
+        if not message.media:
             fields["MessageType"] = settings.sms_type.upper()
             fields["DestinationCountryParameters"] = _india(settings)
         return {name: value for name, value in fields.items() if value}
+
+
+def _able(bucket: str) -> Capabilities:
+    """What End User Messaging SMS can do, with a bucket or without one."""
+    return Capabilities(
+        channels=SMS,
+        media=SMS if bucket else frozenset(),
+        max_media=1 if bucket else 0,
+        media_from=(WEB, place(bucket, "{tenant}")) if bucket else (WEB,),
+        types=frozenset({MessageType.TEXT}) | (FILES if bucket else set()),
+        reports_delivery=True,
+    )
 
 
 def receipt(answer: Mapping[str, Any]) -> Receipt:

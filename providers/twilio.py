@@ -13,6 +13,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from urllib.parse import urljoin, urlsplit
@@ -26,10 +27,13 @@ from gateway.domain import (
     Connection,
     FetchedMedia,
     Finding,
+    Listing,
     MessageType,
     OutboundMessage,
     Receipt,
+    Record,
     Sender,
+    Sought,
 )
 from gateway.errors import (
     Ambiguous,
@@ -39,7 +43,7 @@ from gateway.errors import (
     Unreachable,
     Unsupported,
 )
-from providers import _twilio_setup
+from providers import _twilio_lookup, _twilio_setup
 from providers._fetch import HOPS, REDIRECTS, described, fetch, refusal, too_large
 from providers._twilio_answers import judge, receipt
 
@@ -137,6 +141,7 @@ class Twilio:
             }
         ),
         reports_delivery=True,
+        can_look_up=True,
         fetches_media=True,
     )
 
@@ -214,6 +219,26 @@ class Twilio:
                 return await fetch(target, limit=limit, timeout=MEDIA_TIMEOUT, hops=HOPS - 1)
             failure = refusal(answer.status, ours=True)
         raise failure
+
+    async def look_up(self, sought: Sought) -> Listing:
+        """Lists the messages that may be one whose answer was lost."""
+        return await _twilio_lookup.look_up(self._mailbox(), sought)
+
+    async def history(self, since: datetime, limit: int) -> Listing:
+        """Lists what was sent and received since then, newest first."""
+        return await _twilio_lookup.history(self._mailbox(), since, limit)
+
+    async def complete(self, record: Record) -> Record:
+        """Asks for the files of a message in the history."""
+        return await _twilio_lookup.complete(self._mailbox(), record)
+
+    def _mailbox(self) -> _twilio_lookup.Mailbox:
+        return _twilio_lookup.Mailbox(
+            http=self._http,
+            authorization=self._wire.authorization,
+            api_url=self._settings.api_url,
+            sid=self._settings.account_sid,
+        )
 
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Looks at the account, its senders and where they post; changes nothing."""

@@ -1,4 +1,5 @@
 """An AWS on loopback for what no emulator plays: End User Messaging SMS, and an account's set-up.
+Beside them S3, as far as files are put there.
 
 Every request of JSON is checked with botocore's own model of the service: its target, and each
 member's type, length, range, pattern and words. Queries (SNS, STS) are answered from `state`.
@@ -6,6 +7,8 @@ member's type, length, range, pattern and words. Queries (SNS, STS) are answered
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -19,7 +22,7 @@ from tests.vendors import Behaviour, LoopbackVendor, Reply, Request
 
 TARGET = "PinpointSMSVoiceV2."
 SIGNED = re.compile(
-    r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/([a-z]+-[a-z]+-\d)/([a-z-]+)/aws4_request"
+    r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/([a-z]+-[a-z]+-\d)/([a-z0-9-]+)/aws4_request"
 )
 
 
@@ -90,6 +93,14 @@ def query_error(code: str, status: int = 400) -> Reply:
     return Reply(status=status, headers={"Content-Type": "text/xml"}, body=body.encode())
 
 
+def s3_error(code: str, status: int, **headers: str) -> Reply:
+    """An error as S3 tells it."""
+    body = f"<Error><Code>{code}</Code><Message>in AWS's words</Message></Error>"
+    return Reply(
+        status=status, headers={"Content-Type": "application/xml", **headers}, body=body.encode()
+    )
+
+
 class LoopbackAws(LoopbackVendor):
     """An account in one region. What was refused by the model stands in `refused`."""
 
@@ -109,12 +120,21 @@ class LoopbackAws(LoopbackVendor):
             "topics": {},  # ARN -> attributes
             "subscriptions": {},  # ARN -> attributes, with TopicArn and Endpoint
         }
+        self.files: dict[str, tuple[str, bytes]] = {}  # path -> type and content
+
+    @property
+    def sent(self) -> list[dict[str, Any]]:
+        """What was asked to be sent."""
+        targets = [f"{TARGET}Send{kind}Message" for kind in ("Text", "Media")]
+        return [r.json for r in self.requests if r.headers.get("x-amz-target") in targets]
 
     def behave(self, request: Request) -> Behaviour | None:
         """By the plan first; then as the service would."""
         planned = super().behave(request)
         if planned is not None:
             return planned
+        if request.method == "PUT":
+            return self.errors.get("PutObject") or self.dated(self.put(request))
         target = request.headers.get("x-amz-target")
         operation = target.partition(".")[2] if target else request.form["Action"][0]
         if operation in self.errors:
@@ -134,6 +154,17 @@ class LoopbackAws(LoopbackVendor):
             return refusal("ValidationException", Reason="FIELD_VALIDATION_FAILED")
         said = self.state.get(operation, {"MessageId": f"message-{self.count}"})
         return Reply(body=json.dumps(said).encode())
+
+    def put(self, request: Request) -> Reply:
+        """S3's PutObject, with what it is to be checked by."""
+        named = request.headers
+        signed = SIGNED.match(named.get("authorization", ""))
+        digest = base64.b64encode(hashlib.sha256(request.body).digest()).decode()
+        if signed is None or signed[2] != "s3" or named.get("x-amz-checksum-sha256") != digest:
+            self.refused.append("the file's signature, or its checksum")
+            return s3_error("BadDigest", 400)
+        self.files[request.path] = (named["content-type"], request.body)
+        return Reply(headers={"Content-Type": "application/xml"})
 
     def query(self, request: Request) -> Reply:
         """SNS and STS."""

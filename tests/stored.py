@@ -26,16 +26,14 @@ from gateway.outbound import EMPTY_ROW
 from gateway.store import queries
 from gateway.store.accepts import ACCEPT, Accepted, IdempotencyKey, NewMessage
 from gateway.store.batcher import Batcher, Operation
+from gateway.store.claims import CLAIM, Claim, Due
 from gateway.store.conversations import Wanted
 from gateway.store.database import Database
 from gateway.store.deliveries import (
     BEGIN,
-    CLAIM,
     SETTLE,
     SWEEPING,
     Attempt,
-    Claim,
-    Due,
     Outcome,
     Sweep,
 )
@@ -306,6 +304,7 @@ class Store:
         """Lets the time come for what waits."""
         for id_ in ids:
             self.change("UPDATE queue SET due_at = 1 WHERE message_id = ?", id_)
+            self.change("UPDATE attempts SET retry_at = NULL WHERE message_id = ?", id_)
 
 
 def errors_of(results: Sequence[Any]) -> list[int]:

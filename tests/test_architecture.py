@@ -29,9 +29,11 @@ ROOTS = (
 COMPOSING = ("gateway.catalog", "gateway.app", "gateway.adapters")
 WEB = ("gateway.api", "gateway.web", "gateway.app", "webhooks.endpoint")
 STORE_MAY = (
+    "gateway.breaker",
     "gateway.domain",
     "gateway.errors",
     "gateway.clock",
+    "gateway.opt_outs",
     "gateway.status",
     "gateway.views",
     "gateway.store",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
@@ -32,7 +35,7 @@ from tests.sns_signing import (
 )
 from tests.vendors import Fault, LoopbackVendor, Reply
 from tests.webhook_cases import changed
-from webhooks import _sns_certificates
+from webhooks import _sns_certificates, _sns_lanes
 from webhooks._sns_http import LIMIT, Unanswered, fetch, in_thread
 
 pytestmark = pytest.mark.anyio
@@ -89,17 +92,108 @@ async def test_a_failure_is_remembered_for_a_moment_and_not_for_long(
     assert _sns_certificates.FAILED_FOR <= 10
 
 
-async def test_only_so_many_are_fetched_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_so_many_new_names_are_fetched_within_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     webhook = hook(fetch_ := source())
     await webhook.verify(MADE)
-    for number in range(30):
+    for number in range(40):
         await put_off(webhook, request(notification(said()), url=numbered(number)))
-    assert len(fetch_.asked) == _sns_certificates.FETCHES <= 10
+    assert len(fetch_.asked) == _sns_lanes.NEW <= 20
     assert (await webhook.verify(MADE)).key  # what is known stays known
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 60.1)
     await put_off(webhook, request(notification(said()), url=numbered(99)))
-    assert len(fetch_.asked) == _sns_certificates.FETCHES + 1
+    assert len(fetch_.asked) == _sns_lanes.NEW + 1
+    assert _sns_lanes.NEW + _sns_lanes.AGAIN + _sns_lanes.FAILED <= 60
+
+
+@dataclass
+class Clock:
+    """Stands for the module `time` of the code under test alone."""
+
+    now: float = 1000.0
+
+    def monotonic(self) -> float:
+        """The time."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that is moved by hand."""
+    made = Clock()
+    monkeypatch.setattr(_sns_certificates, "time", made)
+    return made
+
+
+async def flooded(
+    clock: Clock, fetch_: Source, deliveries: dict[int, str], seconds: int
+) -> tuple[dict[int, bool], list[tuple[float, str]]]:
+    """Under 300 made-up names a second: which deliveries got through, and each fetch's time."""
+    times: list[tuple[float, str]] = []
+
+    def timed(url: str) -> bytes:
+        times.append((clock.now, url))
+        return fetch_(url)
+
+    certificates, got, number = _sns_certificates.Certificates(timed, {}), {}, 1 << 100
+    for tick in range(seconds):
+        clock.now += 1
+        for _ in range(300):
+            number += 1
+            with pytest.raises(CannotVerifyNow):
+                await certificates.at(numbered(number))
+        if tick in deliveries:
+            try:
+                got[tick] = bool(await certificates.at(deliveries[tick]))
+            except CannotVerifyNow:
+                got[tick] = False
+    return got, times
+
+
+async def test_a_flood_of_made_up_names_delays_a_genuine_one_until_it_is_repeated(
+    clock: Clock,
+) -> None:
+    at = {5: URL, 25: URL, 45: URL, 65: URL}
+    got, times = await flooded(clock, source(), at, 70)
+    assert got == {5: False, 25: True, 45: True, 65: True}
+    assert [url for _, url in times].count(URL) == 1
+    for begin, _ in times:
+        assert sum(begin <= then < begin + 60 for then, _ in times) <= 60
+
+
+async def test_a_fetch_that_fails_in_a_flood_is_made_again_at_the_next_repetition(
+    clock: Clock,
+) -> None:
+    plan = [Unanswered("ReadTimeout")]
+    page = lambda: signer().pem if not plan else refuse(plan.pop())  # noqa: E731
+    got, _ = await flooded(clock, Source({URL: page}), {5: URL, 25: URL, 45: URL}, 46)
+    assert got == {5: False, 25: False, 45: True}
+
+
+def refuse(error: Exception) -> bytes:
+    """Raises."""
+    raise error
+
+
+async def test_another_region_s_flood_takes_no_turn_of_ours(clock: Clock) -> None:
+    there = URL.replace("eu-west-1", "us-east-1")
+    got, _ = await flooded(clock, source((there, signer().pem)), {5: there}, 6)
+    assert got == {5: True}
+
+
+async def test_what_is_remembered_of_made_up_names_is_bounded(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sns_lanes, "SEEN", 100)
+    monkeypatch.setattr(_sns_certificates, "REMEMBERED", 10)
+    certificates = _sns_certificates.Certificates(Source(), {})
+    for number in range(300):
+        with pytest.raises(CannotVerifyNow):
+            await certificates.at(numbered(number))
+    assert len(certificates._failed) == 10
+    assert len(certificates._lanes._seen) == 100
 
 
 async def test_the_memory_is_bounded_and_the_used_ones_stay(
@@ -246,6 +340,46 @@ def test_the_client_takes_no_half_page_and_none_without_an_end(vendor: LoopbackV
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize(
+    ("head", "drip"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-A: ", b"a"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+    ],
+    ids=["lines", "line", "continue", "chunk"],
+)
+def test_the_client_leaves_a_host_that_drips_its_headers(head: bytes, drip: bytes) -> None:
+    ended = threading.Event()
+
+    def serve() -> None:
+        wire, _ = listening.accept()
+        with wire, suppress(OSError):
+            wire.sendall(head)
+            while not ended.wait(0.05):
+                wire.sendall(drip)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        host = threading.Thread(target=serve)
+        host.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/{FILE}"
+        began = time.monotonic()
+        try:
+            with pytest.raises(Unanswered, match="too slow"):
+                fetch(url, each=1.0, total=0.4)
+            assert time.monotonic() - began < 5
+        finally:
+            ended.set()
+            host.join(10)
+    eventually(lambda: not client_threads(), "the end of the client's threads")
+
+
+def client_threads() -> list[threading.Thread]:
+    """Those that fetch, and those that watch over it."""
+    return [t for t in threading.enumerate() if t.name == "gateway-sns"]
+
+
 def test_the_client_unpacks_nothing(vendor: LoopbackVendor) -> None:
     packed = Reply(body=b"\x1f\x8b\x08", headers={"Content-Encoding": "gzip"})
     assert got(vendor, packed) == b"\x1f\x8b\x08"
@@ -289,8 +423,7 @@ async def test_nobody_waits_for_a_thread_that_does_not_come_back() -> None:
     with pytest.raises(TimeoutError):
         await in_thread(lambda: ended.wait(10), within=0.05)
     ended.set()
-    names = lambda: [t for t in threading.enumerate() if t.name == "gateway-sns"]  # noqa: E731
-    eventually(lambda: not names(), "the end of the thread")
+    eventually(lambda: not client_threads(), "the end of the thread")
 
 
 def test_a_warm_verification_is_quick() -> None:

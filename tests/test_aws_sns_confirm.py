@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,7 +16,7 @@ from tests.sns_signing import HOST, TOKEN, TOPIC, Source, confirmation, hook, re
 from tests.vendors import Fault, LoopbackVendor, Reply
 from tests.webhook_cases import events_of
 from webhooks import _sns_confirm
-from webhooks._sns_http import Unanswered
+from webhooks._sns_http import Unanswered, fetch
 
 pytestmark = pytest.mark.anyio
 
@@ -120,9 +121,13 @@ async def test_a_token_stays_one_value_of_the_query() -> None:
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (Unanswered("HTTP 400", 400), Rejected),
-        (Unanswered("HTTP 403", 403), Rejected),
-        (Unanswered("HTTP 404", 404), Rejected),
+        (Unanswered("HTTP 400", 400, refused("InvalidParameter")), Rejected),
+        (Unanswered("HTTP 404", 404, refused("NotFound")), Rejected),
+        (Unanswered("HTTP 400", 400, refused("Throttling")), Unreachable),
+        (Unanswered("HTTP 403", 403, refused("SubscriptionLimitExceeded")), Unreachable),
+        (Unanswered("HTTP 400", 400), Unreachable),
+        (Unanswered("HTTP 403", 403, b"<html>Forbidden</html>"), Unreachable),
+        (Unanswered("HTTP 404", 404), Unreachable),
         (Unanswered("HTTP 302", 302), Unreachable),
         (Unanswered("HTTP 408", 408), Unreachable),
         (Unanswered("HTTP 429", 429), Unreachable),
@@ -135,6 +140,19 @@ async def test_a_token_stays_one_value_of_the_query() -> None:
 )
 async def test_an_answer_tells_whether_to_try_again(answer: Any, kind: type[Exception]) -> None:
     assert type(await failure(hook(Source({WHERE: answer})), asked())) is kind
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("Throttling", Unreachable), ("InvalidParameter", Rejected)]
+)
+def test_the_real_client_brings_the_reason_along(
+    vendor: LoopbackVendor, code: str, kind: type[ProviderError]
+) -> None:
+    vendor.pages["/"] = Reply(status=400, body=refused(code))
+    with pytest.raises(kind) as caught:
+        _sns_confirm.by_url(fetch, f"{vendor.url}/?Token={TOKEN}")
+    assert caught.value.code == code
+    assert TOKEN not in str(caught.value)
 
 
 async def test_a_yes_without_a_name_is_a_yes() -> None:
@@ -155,6 +173,22 @@ async def test_with_credentials_the_api_is_asked_in_the_topic_s_region(
     assert form["AuthenticateOnUnsubscribe"] == "true"
     assert "/eu-west-1/sns/aws4_request" in call.headers["authorization"]
     assert fetch.asked == []
+
+
+async def test_the_api_is_asked_where_sending_would_and_by_no_proxy(
+    vendor: LoopbackVendor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vendor.pages["/"] = Reply(body=confirmed(), headers={"Content-Type": "text/xml"})
+    config = tmp_path / "config"
+    config.write_text(f"[default]\nendpoint_url = {vendor.url}\nmax_attempts = 9\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", vendor.url)
+    monkeypatch.setenv("HTTPS_PROXY", vendor.url)
+    given = {name: v for name, v in credentials(vendor).items() if name != "AWS_ENDPOINT_URL"}
+    assert isinstance(await failure(hook(Source(), **given), asked()), Unreachable)
+    assert vendor.requests == []
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert await hook(Source(), **credentials(vendor)).confirm(asked()) == MADE
 
 
 def test_an_answer_is_about_our_credentials_or_about_the_token() -> None:

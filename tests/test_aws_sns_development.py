@@ -11,7 +11,7 @@ import pytest
 import requests
 from cryptography import x509
 
-from gateway.adapters import DEVELOPMENT_SECRETS, adapters, development_secrets
+from gateway.adapters import DEVELOPMENT_SECRETS, adapters, development_secrets, private_file
 from gateway.domain import Channel, InboundMessage, Simulated
 from gateway.settings import Environment, variables_of
 from providers._http import Http
@@ -53,6 +53,30 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     assert {"AWS_SNS_TOPIC_ARNS", "AWS_SNS_EMULATOR_URL", *MADE} <= set(first)
     assert development_secrets(environment(tmp_path).settings) == first == kept(tmp_path)
     assert (tmp_path / DEVELOPMENT_SECRETS).stat().st_mode & 0o077 == 0
+
+
+def test_nothing_is_written_for_who_only_looks(tmp_path: Path) -> None:
+    settings = environment(tmp_path / "data").settings
+    assert set(MADE) <= set(development_secrets(settings, keep=False))
+    assert not (tmp_path / "data").exists()
+    kept_once = development_secrets(settings)
+    assert development_secrets(settings, keep=False) == kept_once
+
+
+def test_secrets_are_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / DEVELOPMENT_SECRETS
+    private_file(file, "before")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        private_file(file, "after")
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_an_older_file_stays_valid_and_gets_what_it_lacks(tmp_path: Path) -> None:

@@ -230,6 +230,9 @@ def test_the_same_event_has_the_same_key_and_another_one_another() -> None:
     }
     assert len(keys) == 4
     assert update_of("TEXT_SENT").dedupe_key in keys
+    passing, final = (update_of("TEXT_SUCCESSFUL", isFinal=final) for final in (False, True))
+    assert passing.occurred_at == final.occurred_at
+    assert passing.dedupe_key != final.dedupe_key
 
 
 def test_a_message_has_all_its_facts() -> None:

@@ -145,6 +145,40 @@ def test_folders_that_cannot_be_written_are_told(doctor: Practice) -> None:
     assert report.level("DATA_DIR") == report.level("SPOOL_DIR") == "problem"
     assert "cannot be written" in report.said("DATA_DIR")
     assert "set SPOOL_DIR to another folder" in report.said("SPOOL_DIR")
+    assert "is a file and no folder" in report.said("DATA_DIR")
+    assert report.level("database") == "problem"
+    assert "set DATA_DIR" in report.said("database")
+
+
+def test_looking_in_development_makes_no_secrets(doctor: Practice) -> None:
+    own = {"GATEWAY_ENV": "development", "PUBLIC_URL": "", "MESSAGING_PROVIDER": ""}
+    report = doctor.examine(**own)
+    assert (report.code, report.level("aws_sns")) == (0, "ok")
+    assert not doctor.data.exists()
+
+
+@pytest.mark.parametrize("damaged", ["{bad", "[]", '{"TWILIO_AUTH_TOKEN": 7}', "\udcff"])
+def test_damaged_secrets_of_development_are_told(doctor: Practice, damaged: str) -> None:
+    doctor.data.mkdir()
+    file = doctor.data / "development-secrets.json"
+    file.write_bytes(damaged.encode(errors="surrogateescape"))
+    own = {"GATEWAY_ENV": "development", "PUBLIC_URL": ""}
+    report = doctor.examine(**own)
+    assert f"{file} in DATA_DIR is damaged: delete it" in report.said("adapters")
+    assert doctor.typed("webhooks", "list", **own).code == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["https://user:hunter2@gw.example.com", "https://user:hunter/2@gw.example.com"]
+)
+def test_a_password_in_public_url_is_refused_and_not_shown(doctor: Practice, url: str) -> None:
+    report = doctor.examine(PUBLIC_URL=url)
+    assert report.code == 1
+    assert "leave out what is before the @" in report.said("settings")
+    assert "hunter" not in report.text
+    done = doctor.typed("webhooks", "list", PUBLIC_URL=url)
+    assert done.code == 2
+    assert "hunter" not in done.out + done.err
 
 
 def test_looking_leaves_nothing_behind(doctor: Practice) -> None:
@@ -298,14 +332,13 @@ def test_a_vendor_that_is_away_is_told(doctor: Practice) -> None:
 def test_no_secret_is_shown_and_no_vendor_s_text_steers_the_terminal(
     doctor: Practice, as_json: tuple[str, ...]
 ) -> None:
-    odd = number(sms_url="https://x\x1b[2J@evil.example.org/")
+    odd = number(sms_url="https://x\x1b[2J:sword@fish/swordfish@evil.example.org/")
     with twilio_account(numbers=[odd]) as account:
-        made = {**twilio(account.url), "PUBLIC_URL": "https://sns:swordfish@127.0.0.1:9"}
-        done = doctor.typed("doctor", *as_json, **made)
+        done = doctor.typed("doctor", *as_json, **twilio(account.url))
     assert done.code == 1
     for secret in (TOKEN, KEY, "swordfish", "\x1b"):
         assert secret not in done.out
-    assert "https://…@127.0.0.1:9" in done.out.replace("\\u2026", "…")
+    assert "https://…@evil.example.org/" in done.out.replace("\\u2026", "…")
 
 
 def test_a_network_file_system_is_seen(tmp_path: Path) -> None:

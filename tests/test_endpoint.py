@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from gateway.clock import SystemClock
 from gateway.domain import Channel, InboundMessage, Simulated, Verified, Webhook, WebhookRequest
 from gateway.errors import CannotVerifyNow, OutcomeUnknown, StoreUnavailable
+from gateway.patience import LINGER
 from webhooks.console import ConsoleWebhook, ConsoleWebhookSettings
 from webhooks.endpoint import Endpoint, folded, public_url
 from webhooks.twilio import TwilioWebhook, TwilioWebhookSettings
@@ -325,6 +326,28 @@ def test_what_nobody_claims_on_a_shared_route_is_401_and_the_log_says_who_is_off
     assert "AWS_SNS_TOPIC_ARNS" in line
 
 
+def test_where_one_vendor_is_set_up_the_log_still_says_who_is_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    door = Door(0)
+    endpoint = Endpoint(
+        hooks={"sms": (twilio(),), "twilio": (twilio(),)},
+        missing={"aws-sns": "AWS_SNS_TOPIC_ARNS"},
+        receive=door.receive,
+        origin=ORIGIN,
+        max_bytes=LIMIT,
+        timeout=TIMEOUT,
+        clock=SystemClock(),
+    )
+    with serving(door, endpoint):
+        for path in ("/api/webhooks/sms", "/api/webhooks/twilio"):
+            assert door.ask("POST", path, b"{}").problem()["status"] == 401
+    shared, own = logged(caplog)
+    assert "X-Twilio-Signature is missing" in shared
+    assert "aws_sns (AWS_SNS_TOPIC_ARNS)" in shared
+    assert "AWS_SNS_TOPIC_ARNS" not in own
+
+
 @pytest.mark.parametrize("path", ["/api/webhooks/aws", "/api/sms/webhook/aws-sns"])
 def test_a_webhook_without_its_secret_is_403_and_the_log_names_the_variable(
     door: Door, caplog: pytest.LogCaptureFixture, path: str
@@ -386,6 +409,49 @@ def test_a_declared_length_that_is_too_large_is_413_before_it_is_sent(door: Door
         assert answered.startswith((b"HTTP/1.1 413", b"HTTP/1.1 400"))  # the server's own limit
         assert b"connection: close" in answered.lower()
     assert not door.taken
+
+
+EXPECTS = b"Expect: 100-continue\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"POST /api/webhooks/sms", b"413"),
+        (b"POST /api/webhooks/aws", b"403"),
+        (b"POST /api/webhooks/nobody", b"404"),
+        (b"PUT /api/webhooks/sms", b"405"),
+    ],
+)
+def test_who_asks_first_is_refused_and_not_asked_for_the_body(
+    door: Door, line: bytes, status: bytes
+) -> None:
+    before = time.monotonic()
+    head = line + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n" + EXPECTS
+    assert door.raw(head + b"\r\n").startswith(b"HTTP/1.1 " + status)
+    assert time.monotonic() - before < LINGER
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"POST /api/webhooks/aws", b"403"),
+        (b"POST /api/webhooks/nobody", b"404"),
+        (b"PUT /api/webhooks/sms", b"405"),
+    ],
+)
+def test_a_refusal_is_heard_by_who_still_sends(door: Door, line: bytes, status: bytes) -> None:
+    head = line + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n"
+    for _ in range(5):
+        answered = door.raw(head, *[b"x" * 300_000] * 10, pause=0.005)
+        assert answered.startswith(b"HTTP/1.1 " + status)
+
+
+def test_the_last_chunk_that_is_too_large_is_answered_at_once(door: Door) -> None:
+    request, before = simulated("/api/webhooks/twilio"), time.monotonic()
+    whole = chunked(request, "/api/webhooks/twilio", b"x" * (LIMIT + 1)) + b"0\r\n\r\n"
+    assert door.raw(whole).startswith(b"HTTP/1.1 413")
+    assert time.monotonic() - before < LINGER
 
 
 def test_chunks_that_become_too_large_are_413_and_the_connection_closes(door: Door) -> None:

@@ -12,7 +12,7 @@ from gateway.clock import SystemClock, new_id
 from gateway.domain import Channel, OutboundMessage, Receipt
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.outbound import Draft, Outbound
-from gateway.store.accepts import ACCEPT, HandOff, NewMessage
+from gateway.store.accepts import ACCEPT, HandOff, IdempotencyKey, NewMessage
 from gateway.store.batcher import Batcher
 from gateway.worker import Worker
 from tests.stored import CONNECTION, PERSON, TENANT, Store, future, keyed, new_message, person
@@ -88,6 +88,25 @@ def test_what_comes_behind_one_without_a_seat_waits_behind_it(store: Store) -> N
     store.accepted(plain, eager)
     assert handed(plain, eager) == [False, False]
     assert sorted(store.claimed()) == sorted([plain.row["id"], eager.row["id"]])
+
+
+def test_what_has_no_time_left_is_not_handed_over(store: Store) -> None:
+    late = seated(expires_at=1)
+    store.accepted(late)
+    assert handed(late) == [False]
+    store.sweep()
+    assert store.status(late.row["id"]) == "expired"
+
+
+@pytest.mark.parametrize("key", [None, keyed("k")])
+def test_what_a_lost_commit_handed_over_is_found_again(
+    store: Store, key: IdempotencyKey | None
+) -> None:
+    new = seated(idempotency=key)
+    store.accepted(new)
+    (answer,) = store.accepted(new)  # the same batch again: its commit was thought to be lost
+    assert (handed(new), answer.replayed) == ([True], False)
+    assert store.count("attempts") == store.count("queue") == 1
 
 
 def test_a_repeated_request_is_not_handed_over_again(store: Store) -> None:

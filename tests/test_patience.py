@@ -108,6 +108,13 @@ async def test_the_rest_of_a_refused_body_is_taken_within_bounds() -> None:
     assert taken == 8
 
 
+async def test_who_waits_to_be_asked_for_a_body_is_not_asked() -> None:
+    async def asked() -> dict[str, object]:
+        raise AssertionError
+
+    await discard(asked, [(b"host", b"x"), (b"Expect", b"100-continue")])
+
+
 async def test_a_refused_body_that_stops_coming_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

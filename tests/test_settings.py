@@ -8,8 +8,11 @@ import pytest
 
 from gateway.domain import Channel
 from gateway.errors import SettingsError
-from gateway.settings import LEAST, Environment, Settings, load, seconds
+from gateway.settings import LEAST, OR_NEVER, Environment, Settings, load, seconds
+from providers.aws_sns import AwsSnsSettings
 from providers.twilio import TwilioSettings
+from webhooks._sns_envelope import NEWEST, OLDEST
+from webhooks.aws_sns import AwsSnsWebhookSettings
 
 SECRET = "a-secret-that-must-not-be-shown"
 
@@ -39,6 +42,42 @@ def test_blank_is_unset() -> None:
     assert not env.has("MESSAGING_PROVIDER")
 
 
+def test_what_is_not_given_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("PORT", "4242"),
+        ("DATABASE_URL", " "),
+        ("GATEWAY_ENV", "development"),
+        ("AWS_REGION", "eu-west-1"),
+        ("TWILIO_ACCOUNT_SID", "AC1"),
+    ):
+        monkeypatch.setenv(name, value)
+    env = Environment({})
+    assert (env.settings.port, env.settings.database_url) == (8000, None)
+    assert not env.settings.development
+    assert env.fill(AwsSnsSettings).region == ""
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_a_blank_variable_of_the_process_is_unset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blank: str
+) -> None:
+    for name in ("GATEWAY_ENV", "DATABASE_URL", "PORT", "AWS_REGION"):
+        monkeypatch.setenv(name, blank)
+    env = load(tmp_path / ".env")
+    assert (env.settings.database_url, env.settings.port) == (None, 8000)
+    assert not env.settings.development
+    assert not env.has("AWS_REGION")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_production_stays_where_another_spelling_says_development(order: int) -> None:
+    spelled = [("GATEWAY_ENV", "production"), ("gateway_env", "development")]
+    env = Environment(dict(spelled[::order]))
+    assert not env.settings.development
+    assert env.fill(AwsSnsWebhookSettings).env == "production"
+    assert not Environment({"Gateway_Env": "development", "GATEWAY_ENV": " "}).settings.development
+
+
 def test_unset_is_production() -> None:
     assert not Environment({}).settings.development
 
@@ -59,6 +98,16 @@ def test_development_listens_on_this_machine_only(host: str) -> None:
         ("GATEWAY_API_KEY", SECRET),
         ("PUBLIC_URL", SECRET),
         ("PUBLIC_URL", f"https://example.com/?token={SECRET}"),
+        ("PUBLIC_URL", f"https://user:{SECRET}@example.com"),
+        ("PUBLIC_URL", f"https://user:{SECRET[:5]}/{SECRET[5:]}@example.com"),
+        ("PUBLIC_URL", f"https://{SECRET}@example.com"),
+        ("PUBLIC_URL", f"https://[{SECRET}"),
+        ("PUBLIC_URL", f"https://{SECRET}\u2100.example.com"),
+        ("PUBLIC_URL", f"https://example.com:{SECRET}"),
+        ("PUBLIC_URL", "https://example.com:65536"),
+        ("PUBLIC_URL", "https://example.com:0"),
+        ("PUBLIC_URL", "https://example.com/a b"),
+        ("PUBLIC_URL", "https://example.com/?"),
         ("TRUSTED_PROXIES", SECRET),
         ("SEND_TIMEOUT", SECRET),
         ("WORKER_SEATS", "0"),
@@ -70,6 +119,7 @@ def test_an_error_names_the_variable_and_shows_no_value(variable: str, value: st
         Environment({variable: value})
     assert str(caught.value).startswith(variable)
     assert value not in str(caught.value)
+    assert SECRET[5:] not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -82,9 +132,26 @@ def test_a_duration_that_is_too_short_or_endless_is_refused(name: str, least: st
             Environment({variable: value})
 
 
+def test_the_inbox_outlives_what_may_be_posted_again() -> None:
+    # SNS envelopes are taken for 75 minutes, and from a clock that is 15 minutes ahead.
+    with pytest.raises(SettingsError, match=r"^INBOX_RETENTION: must be from 90m"):
+        Environment({"INBOX_RETENTION": "89m"})
+    assert (OLDEST + NEWEST).total_seconds() <= seconds(LEAST["inbox_retention"])
+
+
 def test_every_duration_has_bounds() -> None:
     described = {n for n, f in Settings.model_fields.items() if f.annotation is float}
-    assert described == set(LEAST)
+    assert described == {*LEAST, *OR_NEVER}
+
+
+@pytest.mark.parametrize(("name", "least"), OR_NEVER.items())
+def test_what_may_be_switched_off_has_bounds_all_the_same(name: str, least: str) -> None:
+    variable = name.upper()
+    for value in ("0", least):
+        assert getattr(Environment({variable: value}).settings, name) == seconds(value)
+    for value in (f"{seconds(least) * 0.9:.6f}", "3651d"):
+        with pytest.raises(SettingsError, match=rf"^{variable}: must be 0, or from {least} to"):
+            Environment({variable: value})
 
 
 def test_the_key_of_the_environment_loses_the_space_around_it() -> None:

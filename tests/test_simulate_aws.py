@@ -69,6 +69,15 @@ def test_what_aws_has_no_way_to_say_is_told(served: Served) -> None:
     assert "plain SMS only" in done.err
 
 
+def test_what_nobody_could_read_is_not_posted(served: Served) -> None:
+    before = served.desk.run("inbox", "list").out
+    done = served.desk.run(*SAYS, "--body", "hi", "--provider", "aws", "--from", "not a number;")
+    assert done.code == 1
+    assert "nothing was posted" in done.err
+    assert "Traceback" not in done.err
+    assert served.desk.run("inbox", "list").out == before
+
+
 def test_a_provider_that_is_not_there_is_told(served: Served) -> None:
     done = served.desk.run(*SAYS, "--body", "hi", "--provider", "azure")
     assert done.code == 2

@@ -8,8 +8,8 @@ from threading import Barrier
 import pytest
 
 from gateway.clock import new_id
+from gateway.store.claims import CLAIM, Claim
 from gateway.store.database import Database
-from gateway.store.deliveries import CLAIM, Claim
 from tests.stored import HOUR, Store, future, new_message, person
 
 

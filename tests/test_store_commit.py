@@ -17,8 +17,9 @@ from gateway.domain import Receipt, Status
 from gateway.errors import OutcomeUnknown, StoreUnavailable, Unreachable
 from gateway.store import batcher as batching
 from gateway.store.accepts import ACCEPT, HandOff
+from gateway.store.claims import CLAIM, Claim
 from gateway.store.database import Database
-from gateway.store.deliveries import BEGIN, CLAIM, SETTLE, Attempt, Claim, Outcome
+from gateway.store.deliveries import BEGIN, SETTLE, Attempt, Outcome
 from gateway.store.edits import CANCEL, Named
 from gateway.store.inbox import RECEIVE, Taken
 from tests.databases import Cut, Postgres, Wire

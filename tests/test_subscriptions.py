@@ -6,19 +6,22 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from gateway import confirmations
+from gateway.clock import new_id
 from gateway.confirmations import ConfirmationWorker
 from gateway.domain import Handshake
 from gateway.errors import ProviderError, Rejected, Unreachable
 from gateway.store import subscriptions
 from gateway.store.batcher import Batcher
+from gateway.store.inbox import RECEIVE, Delivery
 from gateway.store.subscriptions import DONE, WANT, Performed, Wanted
-from tests.stored import Store, said
+from tests.stored import Store, delivery, said
 
 TOPIC = "arn:example:topic:one"
 NOW = datetime.now(UTC)
@@ -124,6 +127,38 @@ def test_a_token_is_kept_while_it_is_needed(store: Store) -> None:
     assert want(store) == []
     store.do(DONE, performed(row, "confirmed", subscription_arn="sub-arn"))
     assert (rows(store)[0]["token"], rows(store)[0]["subscription_arn"]) == (None, "sub-arn")
+
+
+def asking(body: str, *events: Handshake, key: str = "k1", id_: str | None = "inb_1") -> Delivery:
+    """A request with this body, new or from the inbox again."""
+    made = delivery(key, *events, id=id_)
+    request = replace(made.verified.request, body=body.encode())
+    return replace(made, verified=replace(made.verified, request=request))
+
+
+def test_the_inbox_does_not_keep_the_token_and_can_still_be_replayed(store: Store) -> None:
+    body = '{"Type": "Asks", "Token": "t1", "about": "t10"}'
+    store.do(RECEIVE, asking(body, wanted(), id_=new_id("inb")))
+    kept = '{"Type": "Asks", "Token": "", "about": "t10"}'
+    assert bytes(store.value("SELECT body FROM inbox")) == kept.encode()
+    before = rows(store)
+    assert before[0]["token"] == "t1"
+    store.do(RECEIVE, asking(kept, wanted(""), id_=None))
+    store.do(RECEIVE, asking(kept, wanted("", timedelta(minutes=-5)), id_=None))
+    assert rows(store) == before
+    store.do(DONE, performed(want(store)[0], "failed", detail="refused"))
+    before = rows(store)
+    store.do(RECEIVE, asking(kept, wanted(""), id_=None))
+    assert rows(store) == before
+
+
+def test_what_was_put_aside_gives_its_token_away_when_it_is_replayed(store: Store) -> None:
+    body = '{"Token":"t1"}'
+    store.do(RECEIVE, asking(body, id_=new_id("inb")))
+    assert bytes(store.value("SELECT body FROM inbox")) == body.encode()
+    store.do(RECEIVE, asking(body, wanted(), id_=None))
+    assert rows(store)[0]["token"] == "t1"
+    assert bytes(store.value("SELECT body FROM inbox")) == b'{"Token":""}'
 
 
 def test_a_late_result_does_not_undo_a_newer_word(store: Store) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from gateway.commands.webhooks import without_password
+from tests.aws_servers import LoopbackAws, query_error
 from tests.running import OURS, PUBLIC, TOKEN, twilio, variables
 from tests.twilio_account import (
     NUMBER,
@@ -31,6 +33,19 @@ class Shell:
 
     def run(self, account: TwilioAccount, *arguments: str, **more: str) -> Typed:
         made = variables(self._folder / "data", **{**twilio(account.url), **more})
+        return type_in(self._patch, self._folder, made, *arguments)
+
+    def run_aws(self, url: str, *arguments: str, **more: str) -> Typed:
+        given = {
+            "MESSAGING_PROVIDER": "aws",
+            "AWS_REGION": "us-west-2",
+            "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "s" * 40,
+            "AWS_ENDPOINT_URL": url,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "PUBLIC_URL": PUBLIC,
+        }
+        made = variables(self._folder / "data", **{**given, **more})
         return type_in(self._patch, self._folder, made, *arguments)
 
 
@@ -171,13 +186,82 @@ def test_a_vendor_that_is_away_is_told(shell: Shell) -> None:
 
 
 def test_each_webhook_is_shown_with_its_url_and_what_it_lacks(shell: Shell) -> None:
-    public = {"PUBLIC_URL": "https://sns:swordfish@gateway.example.com"}
+    public = {"PUBLIC_URL": "https://gateway.example.com"}
     done = shell.run(TwilioAccount(url="https://api.twilio.com"), "webhooks", "list", **public)
     assert (done.code, done.err) == (0, "")
     lines = [line.split("  ") for line in done.out.splitlines()]
     shown = {cells[0]: [cell.strip() for cell in cells[1:] if cell] for cells in lines}
-    at = "https://…@gateway.example.com/api/webhooks"
+    at = "https://gateway.example.com/api/webhooks"
     assert shown["twilio"] == ["on", f"{at}/twilio"]
     assert shown["aws_sns"] == ["off: AWS_SNS_TOPIC_ARNS is not set", f"{at}/aws-sns"]
     assert f"also taken at {at}/sms" in done.out
-    assert "swordfish" not in done.out
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:p@ss@host/x", "https://user:se/cretPW@gw", "a https://u:p@gw, b"]
+)
+def test_no_part_of_a_password_is_shown(url: str) -> None:
+    shown = without_password(url)
+    assert "…@" in shown
+    assert not any(part in shown for part in ("user", "ss@", "cret", "u:p"))
+
+
+ACCOUNT = "arn:aws:sns:us-west-2:123456789012"
+
+
+def test_what_was_changed_is_told_beside_the_topic_that_failed(shell: Shell) -> None:
+    with LoopbackAws() as aws:
+        aws.state["topics"] |= {f"{ACCOUNT}:a": {}, f"{ACCOUNT}:c": {}}
+        listed = ",".join(f"{ACCOUNT}:{name}" for name in ("a", "gone", "c"))
+        done = shell.run_aws(aws.url, *INSTALL, "--apply", AWS_SNS_TOPIC_ARNS=listed)
+        assert len(aws.state["subscriptions"]) == 2
+    assert done.code == 1
+    for name in ("a", "c"):
+        assert f"aws_sns: {ACCOUNT}:{name}: SignatureVersion: 1 -> 2" in done.out
+        assert f"aws_sns: {ACCOUNT}:{name}: subscription: (not set) -> " in done.out
+    assert "6 changes made" in done.out
+    assert f"aws_sns: {ACCOUNT}:gone: " in done.err
+    assert "safe to run this again" in done.err
+
+
+def test_what_was_changed_is_told_where_the_same_topic_then_fails(shell: Shell) -> None:
+    with LoopbackAws() as aws:
+        aws.state["topics"] |= {f"{ACCOUNT}:a": {}, f"{ACCOUNT}:b": {}}
+        aws.errors["Subscribe"] = query_error("AuthorizationError", 403)
+        listed = f"{ACCOUNT}:a,{ACCOUNT}:b"
+        done = shell.run_aws(aws.url, *INSTALL, "--apply", AWS_SNS_TOPIC_ARNS=listed)
+        assert aws.state["topics"][f"{ACCOUNT}:b"] == {}  # the account is refused: nobody goes on
+    assert done.code == 1
+    assert f"aws_sns: {ACCOUNT}:a: SignatureVersion: 1 -> 2\naws_sns: 1 change made" in done.out
+    assert f"{ACCOUNT}:a: AWS: the credentials may not do this" in done.err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AWS_CA_BUNDLE", "/nowhere/authorities.pem"),
+        ("AWS_DEFAULTS_MODE", "nonsense"),
+        ("AWS_STS_REGIONAL_ENDPOINTS", "nonsense"),
+        ("AWS_ACCOUNT_ID_ENDPOINT_MODE", "nonsense"),
+    ],
+)
+def test_what_the_sdk_reads_by_itself_is_refused_in_a_sentence(
+    shell: Shell, variable: str, value: str
+) -> None:
+    done = shell.run_aws("http://127.0.0.1:9", "webhooks", "list", **{variable: value})
+    assert done.code == 2
+    assert ("another AWS_… variable" if "ACCOUNT_ID" in variable else variable) in done.err
+    assert value not in done.err
+
+
+def test_an_emulator_at_no_port_is_refused(shell: Shell) -> None:
+    own = {"GATEWAY_ENV": "development", "AWS_SNS_EMULATOR_URL": "http://127.0.0.1:99999"}
+    done = shell.run(TwilioAccount(url="https://api.twilio.com"), "webhooks", "list", **own)
+    assert done.code == 2
+    assert done.err.startswith("AWS_SNS_EMULATOR_URL must be an origin")
+
+
+def test_who_is_not_set_up_has_no_webhooks(shell: Shell) -> None:
+    done = shell.run(TwilioAccount(url="https://api.twilio.com"), *INSTALL, "--provider", "aws")
+    assert done.code == 1
+    assert "aws is not set up, or has no webhooks that can be installed" in done.err

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway import worker as working
+from gateway import sending
 from gateway.domain import Channel, OutboundMessage, Receipt, Status
 from gateway.errors import (
     AccountRefused,
@@ -228,7 +228,7 @@ async def test_a_refused_account_loses_no_message_and_is_asked_again_without_hur
 async def test_a_vendor_that_does_not_answer_is_left_in_time(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(working, "GRACE", 0.05)
+    monkeypatch.setattr(sending, "GRACE", 0.05)
 
     async def never(vendor: Vendor, message: OutboundMessage) -> Receipt:
         await asyncio.Event().wait()

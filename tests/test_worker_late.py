@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from gateway import worker as working
+from gateway import sending, worker as working
 from gateway.domain import OutboundMessage, Receipt
 from gateway.errors import Ambiguous, ProviderError, Rejected, Throttled
 from gateway.routing import Retry
@@ -96,7 +96,7 @@ async def test_a_late_silence_tells_nothing_new(store: Store, error: Exception) 
 
 
 async def test_nobody_listens_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(working, "LATE", 0.05)
+    monkeypatch.setattr(sending, "LATE", 0.05)
     late: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
     id_ = store.accept()
     async with at_work(store, Vendor(giving_up(late))):

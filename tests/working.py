@@ -6,15 +6,21 @@ The vendor is a double of a vendor, not of our code.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from gateway.breaker import Policy
+from gateway.circuits import Circuits
 from gateway.clock import SystemClock
 from gateway.domain import Capabilities, Channel, OutboundMessage, Receipt
 from gateway.routing import Retry, Route
+from gateway.sending import Limits, OnAnswer
 from gateway.store.batcher import Batcher
-from gateway.worker import Limits, Worker
+from gateway.store.breakers import TOPIC
+from gateway.store.reader import Reader
+from gateway.switchboard import Switchboard
+from gateway.worker import Worker
 from tests.stored import CONNECTION, Store
 
 SMS = Capabilities(channels=frozenset({Channel.SMS}))
@@ -80,33 +86,54 @@ def limits(**more: Any) -> Limits:
     )
 
 
+# A quick one, which opens late: most tests are about one message that fails again and again.
+POLICY = Policy(failures=50, messages=3, open_for=50, longest=100, successes=1, probe=60_000)
+
+
 @asynccontextmanager
 async def at_work(
-    store: Store, vendor: Vendor, *, clock: Any = None, only: bool = False, **more: Any
+    store: Store,
+    *vendors: Vendor,
+    clock: Any = None,
+    only: bool = False,
+    on_answer: OnAnswer = lambda outcome, seconds: None,
+    policy: Policy = POLICY,
+    senders: Policy = POLICY,
+    routes: Sequence[Route] = (ROUTE,),
+    **more: Any,
 ) -> AsyncIterator[Worker]:
-    """A worker with its batcher."""
+    """A worker with its batcher, and its chain of vendors for SMS."""
 
     def committed(topics: set[str]) -> None:
         if "queue" in topics:
             worker.poke()
+        if TOPIC in topics:
+            circuits.poke()
 
-    batcher = Batcher(store.database, committed)
+    batcher, reader = Batcher(store.database, committed), Reader(store.database)
     batcher.start()
+    by_name = {route.name: route for route in routes}
+    circuits = Circuits(batcher, reader, by_name, SystemClock(), policy=policy, senders=senders)
+    given = limits(**more)
     worker = Worker(
         batcher,
-        {"test": vendor},
-        {"test": ROUTE},
+        dict(zip(by_name, vendors, strict=True)),
+        Switchboard(circuits, by_name, {Channel.SMS: routes}, seats=given.seats),
         clock or SystemClock(),
-        limits(**more),
+        given,
         origin="https://gateway.example.com",
+        on_answer=on_answer,
         only_process=only,
     )
+    await circuits.start()
     await worker.start()
     try:
         yield worker
     finally:
         await worker.stop(5)
+        await circuits.stop()
         await batcher.stop()
+        reader.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -1,29 +1,30 @@
 """The certificates that SNS signs with: fetched once, kept parsed, a few at a time and a minute.
 
-Whoever posts chooses part of the URL, so failures are remembered for a moment, fetches are
-counted, and one that is under way is shared. What cannot be had is never called forged.
+Whoever posts chooses part of the URL, and only a fetch tells a forged name. So fetches are counted
+in three lanes a host (`Lanes`): forged names cannot use up those of a genuine one, which SNS
+repeats. One under way is shared, a failure is remembered, what cannot be had is no forgery.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gateway.errors import CannotVerifyNow, SignatureInvalid
+from gateway.errors import CannotVerifyNow, SignatureInvalid, WebhookError
 from webhooks._sns_http import Fetch, Unanswered, in_thread
+from webhooks._sns_lanes import Lanes
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-KEPT = 32  # certificates; AWS has one or two a region at a time
+KEPT = 32  # certificates; AWS has one or two a region at a time, and nobody else can add one
 FAILED_FOR = 10.0  # seconds
-A_MINUTE = 60.0
-FETCHES = 10  # a minute
+REMEMBERED = 1024  # names that could not be had
 KEY_BITS = (2048, 8192)
 
 
@@ -90,6 +91,9 @@ def read_certificate(pem: bytes) -> Certificate:
     return Certificate(frozenset(names), found.not_valid_before_utc, found.not_valid_after_utc, key)
 
 
+Flight: TypeAlias = "asyncio.Task[Certificate]"
+
+
 class Certificates:
     """The certificates of one webhook, by their whole URL. `ours` need not be fetched."""
 
@@ -97,9 +101,9 @@ class Certificates:
         self._fetch = fetch
         self._ours = ours
         self._kept: OrderedDict[str, Certificate] = OrderedDict()
-        self._failed: OrderedDict[str, tuple[float, Exception]] = OrderedDict()
-        self._flights: dict[str, asyncio.Task[Certificate]] = {}
-        self._begun: deque[float] = deque(maxlen=FETCHES)
+        self._failed: OrderedDict[str, tuple[float, WebhookError]] = OrderedDict()
+        self._flights: dict[str, Flight] = {}
+        self._lanes = Lanes()
 
     async def at(self, url: str) -> Certificate:
         """The certificate that a URL, which was checked, leads to.
@@ -117,15 +121,13 @@ class Certificates:
             flight = self._depart(url)
         return await asyncio.shield(flight)
 
-    def _depart(self, url: str) -> asyncio.Task[Certificate]:
+    def _depart(self, url: str) -> Flight:
         now = time.monotonic()
         until, failure = self._failed.get(url, (0.0, None))
         if failure is not None and now < until:
             raise failure.with_traceback(None)
-        if url not in self._ours:
-            if len(self._begun) == FETCHES and now - self._begun[0] < A_MINUTE:
-                raise CannotVerifyNow(f"{FETCHES} certificates were fetched within a minute")
-            self._begun.append(now)
+        if url not in self._ours and not self._lanes.enter(url, now, failure is not None):
+            raise CannotVerifyNow("too many certificates were asked for; SNS will repeat it")
         flight = asyncio.get_running_loop().create_task(self._land(url))
         self._flights[url] = flight
         flight.add_done_callback(lambda done: self._landed(url, done))
@@ -148,7 +150,7 @@ class Certificates:
     async def _fetched(self, url: str) -> bytes:
         return await in_thread(lambda: self._fetch(url))
 
-    def _landed(self, url: str, flight: asyncio.Task[Certificate]) -> None:
+    def _landed(self, url: str, flight: Flight) -> None:
         if self._flights.get(url) is flight:
             del self._flights[url]
         if flight.cancelled():
@@ -156,16 +158,17 @@ class Certificates:
         failure = flight.exception()
         if failure is None:
             self._kept[url] = flight.result()
-            _trim(self._kept)
-        elif isinstance(failure, Exception):
-            self._failed[url] = (time.monotonic() + FAILED_FOR, failure)
-            _trim(self._failed)
+            _trim(self._kept, KEPT)
+            self._failed.pop(url, None)
+        elif isinstance(failure, WebhookError):
+            self._failed[url] = (time.monotonic() + FAILED_FOR, type(failure)(failure.detail))
+            _trim(self._failed, REMEMBERED)
 
 
 def _not_had(reason: str) -> CannotVerifyNow:
     return CannotVerifyNow(f"the signing certificate cannot be had: {reason}")
 
 
-def _trim(kept: OrderedDict[str, Any]) -> None:
-    while len(kept) > KEPT:
+def _trim(kept: OrderedDict[Any, Any], most: int) -> None:
+    while len(kept) > most:
         kept.popitem(last=False)

@@ -21,6 +21,7 @@ _OURS = """
 """
 OURS = frozenset(_OURS.split())  # our credentials cannot do that; the URL needs none
 CONFIRMED = re.compile(rb"<ConfirmSubscriptionResponse[\s>]")
+CODE = re.compile(rb"<Code>\s*([A-Za-z0-9._-]{1,60})\s*</Code>")
 ARN = re.compile(rb"<SubscriptionArn>\s*(arn:[!-;=-~]{1,500}?)\s*</SubscriptionArn>")
 
 
@@ -63,6 +64,8 @@ def by_api(credentials: Credentials, region: str, topic: str, token: str) -> str
                 connect_timeout=EACH,
                 read_timeout=EACH,
                 retries={"total_max_attempts": 1, "mode": "standard"},
+                proxies={},
+                ignore_configured_endpoint_urls=True,  # as sending does: ours alone counts
             ),
         )
         made = client.confirm_subscription(
@@ -107,8 +110,11 @@ def by_url(fetch: Fetch, url: str) -> str | None:
 
 
 def _unanswered(error: Unanswered) -> ProviderError:
-    status = error.status or 0
-    code = f"http_{status}" if status else "no_answer"
-    if 400 <= status < 500 and status not in (408, 425, 429):
+    """Final is only what AWS says of the token itself: some of its 400s mean "not so fast"."""
+    told = CODE.search(error.body)
+    code = f"http_{error.status}" if error.status else "no_answer"
+    if told is not None:
+        code = told[1].decode("ascii")
+    if code in USELESS:
         return Rejected("the address refused to confirm", code=code)
     return Unreachable(f"the address did not confirm ({error})", code=code)

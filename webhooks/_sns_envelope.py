@@ -173,7 +173,8 @@ def kept(fields: Mapping[str, str]) -> Fields:
     """The signed fields as the inbox keeps them.
 
     The signature and the URL that unsubscribes are gone. A token stays only where it is needed, to
-    confirm: it is void after two days. SubscribeURL would hold it again, so it ends at its query.
+    confirm, until it stands in the row of the subscription: the spool needs it. SubscribeURL would
+    hold it again, so it ends at its query.
     """
     found = {name: fields[name] for name in SIGNED[fields["Type"]] if name in fields}
     if "SubscribeURL" in found:

@@ -87,13 +87,14 @@ def event(facts: Facts, published: datetime, key: str) -> Event:
     if status is None or WORD.fullmatch(kind) is None:
         name = kind.lower() if WORD.fullmatch(kind) else "unreadable"
         return Unrecognised(dedupe_key=f"un:{key}", kind=f"status:{name}")
-    if facts.get("isFinal") is not True:
+    final = facts.get("isFinal") is True
+    if not final:
         status = NOT_FINAL.get(word, status)
     identity = _id(facts, "messageId")
     if identity is None:
         raise Malformed("the event names no message")
     return StatusUpdate(
-        dedupe_key=f"st:{identity}:{kind}:{_stamp(facts)}",
+        dedupe_key=f"st:{identity}:{kind}:{_stamp(facts)}" + ("" if final else ":not_final"),
         status=status,
         vendor_status=kind,
         attempt_id=_attempt(facts),

@@ -31,7 +31,7 @@ _OPT_IN = """
 OPT_IN = frozenset(_OPT_IN.split())
 CERTIFICATE = re.compile(r"/SimpleNotificationService-[0-9a-f]{32}\.pem")
 EMULATED = re.compile(r"/[A-Za-z0-9/_.~-]{0,200}")
-ORIGIN = re.compile(r"https?://[a-z0-9.-]{1,253}(?::[0-9]{1,5})?")
+ORIGIN = re.compile(r"https?://[a-z0-9.-]{1,253}(?::(?P<port>[0-9]{1,5}))?")
 QUERY = re.compile(r"[!-~]{1,4000}")
 
 
@@ -97,7 +97,8 @@ def emulator_origin(given: str, variable: str) -> str:
         SettingsError: it is no origin.
     """
     origin = given.strip().rstrip("/")
-    if origin and ORIGIN.fullmatch(origin) is None:
+    match = ORIGIN.fullmatch(origin)
+    if origin and (match is None or not 0 < int(match["port"] or 80) <= 65535):
         raise SettingsError(f"{variable} must be an origin such as http://127.0.0.1:4571.")
     return origin
 

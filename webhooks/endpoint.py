@@ -38,20 +38,28 @@ TITLES = {
     413: "The request is too large",
     503: "Cannot be taken now",
 }
+SHARED = frozenset({"sms", "whatsapp"})  # routes by channel, whoever the vendor is
 CLOSE = (b"connection", b"close")
 
 
 class Refused(Exception):
-    """An answer other than the vendor's: a status, and what to tell and to log."""
+    """An answer other than the vendor's: a status, and what to tell and to log. `rest`: some of
+    the body is unread, and the connection ends with the answer."""
 
     def __init__(
-        self, status: int, verdict: str, *headers: tuple[bytes, bytes], kind: str = "about:blank"
+        self,
+        status: int,
+        verdict: str,
+        *headers: tuple[bytes, bytes],
+        kind: str = "about:blank",
+        rest: bool = False,
     ) -> None:
         super().__init__(verdict)
         self.status = status
         self.verdict = verdict
         self.headers = headers
         self.kind = kind
+        self.rest = rest
 
 
 class Disconnected(Exception):
@@ -163,7 +171,10 @@ class Endpoint:
             request = await self._read(scope, receive)
             webhook = await self._take(key, hooks, request)
         except Refused as refused:
-            self._on_verdict(key if key in self._hooks else "?", refused.verdict)
+            named = key in self._hooks or key in self._missing
+            self._on_verdict(key if named else "?", refused.verdict)
+            if refused.rest:
+                await discard(receive, scope["headers"])
             await _send(send, *_problem(refused))
         except Disconnected:
             return
@@ -176,19 +187,18 @@ class Endpoint:
         if hooks is None:
             variable = self._missing.get(key)
             if variable is None:
-                raise Refused(404, "unknown", CLOSE)
+                raise Refused(404, "unknown", CLOSE, rest=True)
             log.warning("webhook %s is off: %s is not set", key, variable)
-            raise Refused(403, "off", CLOSE)
+            raise Refused(403, "off", CLOSE, rest=True)
         if method != "POST":
-            raise Refused(405, "method", (b"allow", b"POST"), CLOSE)
+            raise Refused(405, "method", (b"allow", b"POST"), CLOSE, rest=True)
         return hooks
 
     async def _read(self, scope: Scope, receive: Receive) -> WebhookRequest:
         headers = _headers(scope["headers"])
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
-            await discard(receive)
-            raise Refused(413, "too_large", CLOSE)
+            raise Refused(413, "too_large", CLOSE, rest=True)
         try:
             body = await within(self._timeout, _body(receive, self._max_bytes))
         except TimeoutError:
@@ -208,7 +218,8 @@ class Endpoint:
             verified = await webhook.verify(request)
             await self._receive(webhook, verified)
         except SignatureInvalid as error:
-            log.warning("webhook %s refused (%d): %s", key, error.http_status, error.detail)
+            also = self._off() if error.missing and key in SHARED else ""
+            log.warning("webhook %s refused (%d): %s%s", key, error.http_status, error.detail, also)
             verdict = "unsigned" if error.missing else "wrong_signature"
             raise Refused(error.http_status, verdict) from None
         except (CannotVerifyNow, StoreUnavailable, OutcomeUnknown) as error:
@@ -225,14 +236,18 @@ class Endpoint:
         for webhook in hooks:
             if webhook.claims(request.headers):
                 return webhook
-        off = ", ".join(f"{name} ({variable})" for name, variable in self._missing.items())
         log.warning(
             "webhook %s refused (401): no signature header of %s%s",
             key,
             " or ".join(webhook.name for webhook in hooks),
-            f"; off for want of a variable: {off}" if off else "",
+            self._off(),
         )
         raise Refused(401, "unclaimed")
+
+    def _off(self) -> str:
+        """What else would be here if it were set up."""
+        off = ", ".join(f"{name} ({variable})" for name, variable in self._missing.items())
+        return f"; off for want of a variable: {off}" if off else ""
 
 
 def _headers(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -255,7 +270,7 @@ async def _body(receive: Receive, limit: int) -> bytes:
         chunk = event.get("body", b"")
         size += len(chunk)
         if size > limit:
-            raise Refused(413, "too_large", CLOSE)
+            raise Refused(413, "too_large", CLOSE, rest=event.get("more_body", False))
         chunks.append(chunk)
         if not event.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -18,6 +18,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from gateway.domain import (
+    FETCHED,
     Answer,
     Event,
     Money,
@@ -29,7 +30,7 @@ from gateway.domain import (
     WebhookRequest,
 )
 from gateway.errors import Malformed, SettingsError, SignatureInvalid, clean
-from webhooks import _twilio_message, _twilio_simulated
+from webhooks import _twilio_message, _twilio_resource, _twilio_simulated
 from webhooks._forms import Form, read_form, read_json
 from webhooks._twilio_exact import address, check, sid, whole
 from webhooks._twilio_tables import REASONS, STATUSES, TELLING
@@ -150,12 +151,15 @@ class TwilioWebhook:
         )
 
     def parse(self, request: Verified) -> Sequence[Event]:
-        """Reads the one event of a request.
+        """Reads the one event of a request, or of a message that Twilio's API told us of.
 
         Raises:
             Malformed: there is nothing to read, or it could be read in two ways.
         """
         raw = request.request
+        if request.verdict in FETCHED:
+            told, when = _twilio_resource.form_of(raw.body, self._api)
+            return (_twilio_resource.dated(self._event(told, raw.url, request.key), when),)
         try:
             if is_json(raw.headers):  # Event Streams and the like; messages are always forms
                 read_json(raw.body)

@@ -14,14 +14,15 @@ from gateway.api.problems import Problem, unprocessable
 from gateway.domain import Channel, Clock, Provider
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.events import Hub
-from gateway.health import Watch
 from gateway.media import Folder
 from gateway.outbound import Invalid, Outbound
 from gateway.routing import Route
+from gateway.scrape import Scrape
 from gateway.spool import Spool
 from gateway.store.batcher import Batcher
 from gateway.store.keys import Identity
 from gateway.store.reader import Reader
+from gateway.switchboard import Switchboard
 
 Handler = Callable[[Request, "Context", Identity], Awaitable[Response]]
 
@@ -50,8 +51,9 @@ class Context:
     bounds: Bounds
     providers: Mapping[str, Provider]
     chains: Mapping[Channel, tuple[Route, ...]]
-    watch: Watch
+    board: Switchboard
     clock: Clock
+    scrape: Scrape
     spool: Spool | None = None
     streams: dict[str, int] = field(default_factory=dict)
 

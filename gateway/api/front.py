@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,17 +18,23 @@ from gateway.api.problems import Problem
 log = logging.getLogger("gateway.access")
 
 Exact = Mapping[tuple[str, str], ASGIApp]  # by method and path
+Observe = Callable[[str, str, int, float], None]  # method, route, status, seconds
 
 
 class Front:
     """Passes each request to the application that answers it."""
 
-    def __init__(self, app: ASGIApp, exact: Exact) -> None:
+    def __init__(self, app: ASGIApp, exact: Exact, observe: Observe) -> None:
         self._app = app
         self._exact = exact
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request. What failed here is logged at INFO, the rest at DEBUG."""
+        """Answers one request. What failed here is logged at INFO, the rest at DEBUG.
+
+        `observe` hears of it when its answer begins, however long a client then reads it; or at
+        the end, with status 0, where nobody waited for an answer.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -39,6 +45,7 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                self._tell(scope, found is not None, status, time.perf_counter() - started)
             await send(message)
 
         try:
@@ -53,12 +60,18 @@ class Front:
             status = status or 500
             raise
         finally:
+            if not status:
+                self._tell(scope, found is not None, 0, time.perf_counter() - started)
             level = logging.INFO if status >= 500 else logging.DEBUG
             if log.isEnabledFor(level):
                 took = (time.perf_counter() - started) * 1000
-                route = scope["path"] if found is not None else _route(scope)
+                route = _route(scope, found is not None)
                 log.log(level, "%s %s %s %.1f ms", scope["method"], route, status or "gone", took)
 
+    def _tell(self, scope: Scope, exact: bool, status: int, seconds: float) -> None:
+        self._observe(scope["method"], _route(scope, exact), status, seconds)
 
-def _route(scope: Scope) -> str:
-    return str(getattr(scope.get("route"), "path", "(no route)"))
+
+def _route(scope: Scope, exact: bool) -> str:
+    """The route's path with its parameters' names, which is the path itself where it has none."""
+    return str(scope["path"] if exact else getattr(scope.get("route"), "path", "(no route)"))

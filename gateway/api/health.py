@@ -12,6 +12,7 @@ from gateway.api.problems import Problem
 from gateway.api.reading import answer
 from gateway.clock import show, to_ms
 from gateway.errors import StoreUnavailable
+from gateway.health import report
 from gateway.store import feed
 from gateway.store.keys import Identity
 
@@ -56,4 +57,4 @@ def _away(detail: str) -> Response:
 async def messaging(request: Request, context: Context, identity: Identity) -> Response:
     """How the providers are; always 200."""
     now = show(to_ms(context.clock.now())) or ""
-    return answer(context.watch.report(context.chains, now))
+    return answer(report(context.board, now))

@@ -1,4 +1,4 @@
-"""`/api/messages`: send, look up, list, cancel, mark as read."""
+"""`/api/messages`: send, look up, list, cancel, reschedule, mark as read."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ from gateway.api.reading import (
     limit_of,
     validate,
 )
-from gateway.api.schemas import Content, NewMessage
+from gateway.api.schemas import Content, NewMessage, Reschedule
+from gateway.clock import to_ms
 from gateway.domain import Channel, MessageType
-from gateway.outbound import Draft, Invalid, Thread
+from gateway.explain import NOTHING, waiting
+from gateway.outbound import FARTHEST, Draft, Invalid, Thread
+from gateway.status import WAITING
 from gateway.store import queries
 from gateway.store.accepts import Accepted, IdempotencyKey
-from gateway.store.edits import CANCEL, READ_MESSAGE, Named
+from gateway.store.edits import CANCEL, READ_MESSAGE, RESCHEDULE, Moved, Named
 from gateway.store.keys import Identity
-from gateway.views import attempt_view, message_view
+from gateway.views import attempts_view, message_view
 
 ROUTE = "POST /api/messages"
 
@@ -153,7 +156,11 @@ async def show(request: Request, context: Context, identity: Identity) -> Respon
     if row is None:
         raise not_found("message")
     attempts = await context.reader.call(queries.attempts_of, identity.tenant_id, id_)
-    return answer({**message_view(row), "attempts": [attempt_view(a) for a in attempts]})
+    waits = NOTHING
+    if row["status"] in WAITING:
+        place = await context.reader.call(queries.place_of, identity.tenant_id, id_)
+        waits = waiting(place, row, attempts, context.board)
+    return answer({**message_view(row), "attempts": attempts_view(attempts), **waits})
 
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
@@ -190,6 +197,34 @@ async def cancel(request: Request, context: Context, identity: Identity) -> Resp
     if not done and row["status"] != "canceled":
         raise Problem(409, f"It is {row['status']}; only what waits to be sent can be canceled.")
     return answer(message_view(row))
+
+
+async def reschedule(request: Request, context: Context, identity: Identity) -> Response:
+    """Gives a message that nobody has begun to send another time."""
+    id_ = id_of(request, "message")
+    moved = _moved(validate(Reschedule, await json_body(request, context)), context, identity, id_)
+    done = await context.batcher.submit(RESCHEDULE, moved)
+    row = await context.reader.call(queries.message, identity.tenant_id, id_)
+    if row is None:
+        raise not_found("message")
+    if not done:
+        raise Problem(
+            409, f"It is {row['status']}; only what nobody has begun to send can be rescheduled."
+        )
+    return answer(message_view(row))
+
+
+def _moved(wanted: Reschedule, context: Context, identity: Identity, id_: str) -> Moved:
+    now, send_at = to_ms(context.clock.now()), to_ms(wanted.send_at)
+    expires_at = to_ms(wanted.expires_at) if wanted.expires_at is not None else None
+    problems = []
+    if send_at > now + FARTHEST:
+        problems.append(("send_at", "must be within a year"))
+    if expires_at is not None and expires_at <= max(now, send_at):
+        problems.append(("expires_at", "must be after now and after send_at"))
+    if problems:
+        raise unprocessable(problems)
+    return Moved(identity.tenant_id, id_, send_at, expires_at)
 
 
 async def read(request: Request, context: Context, identity: Identity) -> Response:

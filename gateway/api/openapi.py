@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,8 +13,13 @@ from pydantic.json_schema import models_json_schema
 from gateway.api.problems import TITLES
 from gateway.api.routes import OPERATIONS, Operation
 from gateway.domain import Channel, Direction, MessageType, OnUnknown, Priority, Status
+from gateway.opt_outs import Source, State, Verdict
 
 TIME = {"type": ["string", "null"], "format": "date-time"}
+WAITING_FOR = (
+    *("schedule", "retry", "breaker", "sender"),
+    *("earlier_message", "worker", "provider", "operator"),
+)
 TEXT = {"type": "string"}
 MAYBE = {"type": ["string", "null"]}
 COUNT = {"type": ["integer", "null"]}
@@ -88,6 +94,12 @@ ATTEMPT = _object(
         "status": _enum(Status),
         "provider_message_id": MAYBE,
         "error": _error("class", "code", "message"),
+        "why": TEXT,
+        "passed_over": {
+            "type": "array",
+            "items": _object({"provider": TEXT, "reason": TEXT}),
+        },
+        "settled_by": MAYBE,
         "segments": COUNT,
         "cost": MONEY,
         "started_at": TIME,
@@ -112,6 +124,37 @@ CONVERSATION = _object(
         "metadata": OBJECT,
         "created_at": TIME,
         "updated_at": TIME,
+    }
+)
+_PROOF = {
+    "source": _enum(Source),
+    "detail": MAYBE,
+    "our_address": MAYBE,
+    "message_id": MAYBE,
+    "attempt_id": MAYBE,
+    "inbox_id": MAYBE,
+}
+OPT_OUT = _object(
+    {
+        "channel": _enum(Channel),
+        "address": TEXT,
+        "state": _enum(State),
+        **_PROOF,
+        "since": TIME,
+        "created_at": TIME,
+        "updated_at": TIME,
+    }
+)
+OPT_OUT_EVENT = _object(
+    {
+        "id": TEXT,
+        "channel": _enum(Channel),
+        "address": TEXT,
+        "state": _enum(State),
+        "verdict": _enum(Verdict),
+        **_PROOF,
+        "said_at": TIME,
+        "created_at": TIME,
     }
 )
 PROBLEM = _object(
@@ -161,17 +204,28 @@ SCHEMAS: dict[str, Any] = {
     "MessageWithAttempts": {
         "allOf": [
             _ref("Message"),
-            _object({"attempts": {"type": "array", "items": _ref("Attempt")}}),
+            _object(
+                {
+                    "attempts": {"type": "array", "items": _ref("Attempt")},
+                    "next_attempt_at": TIME,
+                    "waiting_for": {"type": ["string", "null"], "enum": [*WAITING_FOR, None]},
+                }
+            ),
         ]
     },
     "Conversation": CONVERSATION,
     "MessageList": _list("Message"),
     "ConversationList": _list("Conversation"),
+    "OptOut": OPT_OUT,
+    "OptOutEvent": OPT_OUT_EVENT,
+    "OptOutList": _list("OptOut"),
+    "OptOutEventList": _list("OptOutEvent"),
     "Problem": PROBLEM,
     "ProviderHealth": PROVIDER_HEALTH,
     "MessagingHealth": MESSAGING_HEALTH,
 }
 PARAMETERS: dict[str, Any] = {
+    "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
     "limit": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
     "after": {"type": "integer", "minimum": 0},
     "Idempotency-Key": {
@@ -234,8 +288,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = []
-    if "{id}" in operation.path:
-        listed.append({"name": "id", "in": "path", "required": True, "schema": TEXT})
+    for name in re.findall(r"\{(\w+)\}", operation.path):
+        schema = _enum(Channel) if name == "channel" else TEXT
+        listed.append({"name": name, "in": "path", "required": True, "schema": schema})
     for place, names in (("query", operation.query), ("header", operation.headers)):
         listed += [{"name": n, "in": place, "schema": PARAMETERS.get(n, TEXT)} for n in names]
     return listed

@@ -35,7 +35,7 @@ async def body_of(request: Request, most: int, timeout: float) -> bytes:
     """
     length = header(request, b"content-length")
     if length and (LENGTH.fullmatch(length) is None or int(length) > most):
-        await discard(request.receive)
+        await discard(request.receive, request.scope["headers"])
         raise Problem(413, f"At most {most} bytes.", headers={"connection": "close"})
     try:
         return await within(timeout, _read(request.receive, most))

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from gateway.api import conversations, events, health, media, messages
+from gateway.api import conversations, events, health, media, messages, metrics, opt_outs
 from gateway.api.context import Context, Guarded, Handler
-from gateway.api.schemas import NewMessage, Reply
+from gateway.api.schemas import NewMessage, OptOutReason, Reply, Reschedule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +80,15 @@ OPERATIONS: Sequence[Operation] = (
     ),
     Operation(
         method="POST",
+        path="/api/messages/{id}/reschedule",
+        handler=messages.reschedule,
+        summary="Give a message that nobody has begun to send another time",
+        answer="Message",
+        body=Reschedule,
+        errors=(400, 404, 408, 409, 413, 415, 422),
+    ),
+    Operation(
+        method="POST",
         path="/api/messages/{id}/read",
         handler=messages.read,
         summary="Mark an inbound message as read",
@@ -138,6 +147,54 @@ OPERATIONS: Sequence[Operation] = (
     ),
     Operation(
         method="GET",
+        path="/api/opt-outs",
+        handler=opt_outs.index,
+        summary="List who is not to be written to; what changed last comes first",
+        answer="OptOutList",
+        query=("channel", "address", "state", *PAGE),
+        errors=(422,),
+        tag="Opt-outs",
+    ),
+    Operation(
+        method="GET",
+        path="/api/opt-outs/{channel}/{address}",
+        handler=opt_outs.show,
+        summary="Show whether a person may be written to, with the proof",
+        answer="OptOut",
+        errors=(404,),
+        tag="Opt-outs",
+    ),
+    Operation(
+        method="PUT",
+        path="/api/opt-outs/{channel}/{address}",
+        handler=opt_outs.block,
+        summary="Block a person on a channel, for every provider",
+        answer="OptOut",
+        body=OptOutReason,
+        errors=(400, 404, 408, 413, 415, 422),
+        tag="Opt-outs",
+    ),
+    Operation(
+        method="DELETE",
+        path="/api/opt-outs/{channel}/{address}",
+        handler=opt_outs.lift,
+        summary="Let a person be written to again",
+        answer="OptOut",
+        errors=(404,),
+        tag="Opt-outs",
+    ),
+    Operation(
+        method="GET",
+        path="/api/opt-outs/{channel}/{address}/history",
+        handler=opt_outs.history,
+        summary="List every word about a person, newest first",
+        answer="OptOutEventList",
+        query=PAGE,
+        errors=(404, 422),
+        tag="Opt-outs",
+    ),
+    Operation(
+        method="GET",
         path="/api/events",
         handler=events.stream,
         summary="Follow the event feed as server-sent events",
@@ -162,6 +219,14 @@ OPERATIONS: Sequence[Operation] = (
         handler=health.messaging,
         summary="How the providers are",
         answer="MessagingHealth",
+        tag="Health",
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        handler=metrics.metrics,
+        summary="This process in numbers, for Prometheus",
+        answer="text/plain",
         tag="Health",
     ),
 )

@@ -192,3 +192,39 @@ class NewMessage(Content):
 
 class Reply(Content):
     """`POST /api/conversations/{id}/messages`."""
+
+
+class Reschedule(BaseModel):
+    """`POST /api/messages/{id}/reschedule`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    timezone: str | None = Field(
+        default=None, max_length=64, description="The zone of times without an offset."
+    )
+    send_at: Annotated[datetime, BeforeValidator(_when)]
+    expires_at: Moment = None
+
+    @field_validator("timezone")
+    @classmethod
+    def _a_known_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            zone_of(value)
+        return value
+
+    @field_validator("send_at", "expires_at")
+    @classmethod
+    def _in_utc(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
+        if value is None or "timezone" not in info.data:
+            return value
+        return in_utc(value, info.data["timezone"])
+
+
+class OptOutReason(BaseModel):
+    """`PUT /api/opt-outs/{channel}/{address}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str | None = Field(
+        default=None, max_length=200, description="Kept as proof, such as how they said so."
+    )

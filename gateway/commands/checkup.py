@@ -59,10 +59,14 @@ def folders(env: Environment) -> Iterator[Finding]:
 
 
 def _folder(variable: str, path: Path) -> Iterator[Finding]:
-    there = next((p for p in (path.absolute(), *path.absolute().parents) if p.exists()), Path("/"))
+    there = _nearest(path)
     fix = f"give it to the user that runs the gateway, or set {variable} to another folder"
+    if not there.is_dir():
+        text = f"{path} cannot be written: {there} is a file and no folder"
+        yield problem(variable, text, f"set {variable} to another folder, or move that file away")
+        return
     if there != path.absolute():
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        if not os.access(there, os.W_OK | os.X_OK):
             yield problem(variable, f"{path} is not there and cannot be made in {there}", fix)
         else:
             yield ok(variable, f"{path} is not there yet: it is made when it is needed")
@@ -77,6 +81,12 @@ def _folder(variable: str, path: Path) -> Iterator[Finding]:
         text = f"{path} belongs to another user than the one that runs this"
         yield warning(variable, text, "run `gateway doctor` as the user that runs the gateway")
     yield from _room(variable, path)
+
+
+def _nearest(path: Path) -> Path:
+    """What there is of a path: itself, or the nearest above it."""
+    above = (path.absolute(), *path.absolute().parents)
+    return next((p for p in above if p.exists()), Path("/"))
 
 
 def _written(path: Path) -> None:
@@ -106,10 +116,18 @@ def database(env: Environment) -> Iterator[Finding]:
     if path is not None:
         yield from _disk(path)
         if not path.exists():
-            yield ok("database", f"{path} is not there yet: the first start makes it")
+            yield _unmade(path)
             return
     with process.store(env, current=False) as opened:
         yield from _schema(opened)
+
+
+def _unmade(path: Path) -> Finding:
+    there = _nearest(path)
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return ok("database", f"{path} is not there yet: the first start makes it")
+    fix = "set DATA_DIR (or DATABASE_URL) to where the user that runs the gateway may write"
+    return problem("database", f"{path} is not there and cannot be made in {there}", fix)
 
 
 def _disk(path: Path) -> Iterator[Finding]:

@@ -6,7 +6,6 @@ Looks run beside each other, each in bounded time, and none stops another. Shows
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -20,6 +19,7 @@ import typer
 from gateway.commands import checkup
 from gateway.commands.checkup import ok, problem
 from gateway.commands.terminal import Failure, say, visible
+from gateway.commands.webhooks import without_password
 from gateway.domain import Finding, Level
 from gateway.errors import SettingsError
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 WITHIN = 20.0  # seconds for one look
 WIDEST = 32  # of the column of subjects; an ARN stands out of it
-USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
 
 FIXES = {
     "settings": checkup.START,
@@ -125,7 +124,7 @@ def _start() -> Started:
     api = client(None, None)
     started = Started(env=api.env, origin=api.origin, http=Dated(SystemClock()))
     try:
-        return replace(started, made=adapters(api.env, started.http))
+        return replace(started, made=adapters(api.env, started.http, keep=False))
     except (SettingsError, OSError) as error:
         return replace(started, refusal=_reason(error))
 
@@ -175,7 +174,7 @@ def _reason(error: Exception) -> str:
 
 def safe(finding: Finding) -> Finding:
     """Without the password that a URL may hold."""
-    text, fix = (USERINFO.sub("…@", part) for part in (finding.text, finding.fix))
+    text, fix = (without_password(part) for part in (finding.text, finding.fix))
     return replace(finding, text=text, fix=fix)
 
 

@@ -32,6 +32,9 @@ def served(url: str, pem: str) -> Iterator[Stand]:
         server = ThreadingHTTPServer(
             ("127.0.0.1", parts.port or 80), _answering(parts.path, pem.encode())
         )
+    except ValueError:
+        yield Stand("AWS_SNS_EMULATOR_URL has no port from 1 to 65535")
+        return
     except OSError:
         yield Stand(f"somebody else listens on {parts.netloc}, where AWS_SNS_EMULATOR_URL is")
         return

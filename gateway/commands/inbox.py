@@ -1,7 +1,9 @@
-"""`gateway inbox`: the raw webhooks that were verified, and another try at reading them."""
+"""`gateway inbox`: the raw webhooks that were verified, another try at reading them, and asking
+the vendor for those that never came."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from enum import StrEnum
@@ -13,8 +15,12 @@ from gateway.commands import process
 from gateway.commands.terminal import Failure, facts, say, table, visible
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from gateway.adapters import Adapters
+    from gateway.backfill import Result, Source
     from gateway.domain import Verified
+    from gateway.settings import Environment
     from gateway.store.database import Database
 
 PAGE = 100
@@ -171,6 +177,112 @@ def _replayed(database: Database, made: Adapters, row: dict[str, Any]) -> bool:
     detail = f" ({visible(delivery.detail)})" if delivery.detail else ""
     say(f"{row['id']}  {row['state']} -> {delivery.state}{detail}")
     return True
+
+
+@commands.command()
+def backfill(
+    since: Annotated[
+        str, typer.Option(help="How long ago, such as 2h, or a time such as 2026-11-22T00:00Z.")
+    ],
+    provider: Annotated[
+        str | None, typer.Option(help="Only this provider.", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(help="How many messages are looked at, the newest.", min=1, max=1_000_000)
+    ] = 10_000,
+    dry_run: Annotated[bool, typer.Option(help="Store nothing, and say what is missing.")] = False,
+) -> None:
+    """Ask the vendor for what it said since a time, and store what is missing: messages of people,
+    and what became of ours. Nothing is stored twice, and nothing is sent.
+
+    \b
+    Examples:
+      gateway inbox backfill --since 2h --dry-run
+      gateway inbox backfill --since 2026-11-22T00:00Z --provider twilio
+    """
+    env, start = process.beside(), _moment(since)
+    with process.store(env) as database:
+        results = asyncio.run(_backfilled(env, database, provider, start, limit, not dry_run))
+    rows = [(n, r.seen, r.messages, r.statuses, r.unreadable) for n, r in results.items()]
+    said = "MISSING" if dry_run else "STORED"
+    table(rows, ("PROVIDER", "LOOKED AT", f"MESSAGES {said}", f"STATUSES {said}", "UNREADABLE"))
+    if cut := [name for name, result in results.items() if result.cut]:
+        raise Failure(f"{', '.join(cut)} had more than {limit}: older ones were not looked at")
+
+
+def _moment(text: str) -> datetime:
+    """A time, or so long ago."""
+    from datetime import datetime, timedelta
+
+    from gateway.clock import SystemClock
+    from gateway.settings import seconds
+
+    now = SystemClock().now()
+    try:
+        return now - timedelta(seconds=seconds(text))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = now.replace(tzinfo=None)
+    if moment.tzinfo is None or moment > now:
+        raise typer.BadParameter(
+            "--since must be such as 2h, or a time of the past with its zone, such as "
+            "2026-11-22T00:00Z"
+        )
+    return moment
+
+
+async def _backfilled(
+    env: Environment,
+    database: Database,
+    only: str | None,
+    since: datetime,
+    limit: int,
+    store: bool,
+) -> dict[str, Result]:
+    from gateway.adapters import adapters
+    from gateway.backfill import Backfill
+    from gateway.clock import SystemClock
+    from gateway.errors import OutcomeUnknown, ProviderError, StoreUnavailable
+    from gateway.store.batcher import Batcher
+    from providers._http import Http
+
+    http = Http()
+    made = adapters(env, http)
+    batcher = Batcher(database, lambda topics: None)
+    batcher.start()
+    results = {}
+    try:
+        for name, source in _sources(made, batcher, only).items():
+            run = Backfill(batcher, source, SystemClock(), since, limit, store)
+            try:
+                results[name] = await run.run()
+            except (ProviderError, StoreUnavailable, OutcomeUnknown) as error:
+                raise Failure(f"{name}: {error}; try again, nothing is stored twice") from None
+    finally:
+        await http.aclose()
+        await batcher.stop()
+    return results
+
+
+def _sources(made: Adapters, batcher: Any, only: str | None) -> dict[str, Source]:
+    from gateway.backfill import Source
+    from gateway.domain import Backfills
+    from gateway.fetched import readings
+    from gateway.inbound import Inbound
+
+    read = readings(made.providers, made.routes, made.webhooks, Inbound(batcher, made.connections))
+    found = {
+        name: Source(provider, read[name])
+        for name, provider in made.providers.items()
+        if isinstance(provider, Backfills) and name in read and only in (None, name)
+    }
+    if not found:
+        who = only or "no provider that is set up"
+        raise Failure(f"{visible(who)} can be asked for what it said: only twilio can")
+    return found
 
 
 def verified(row: dict[str, Any]) -> Verified:

@@ -78,21 +78,32 @@ def _serve(gateway: Gateway, listener: object) -> None:
         )
 
 
-def worker() -> None:
+def worker(
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Answer scrapes of /metrics on this port of 127.0.0.1, without a key.",
+            min=1,
+            max=65535,
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Run only the worker, beside `gateway serve` on the same PostgreSQL database.
 
     \b
-    Example:
+    Examples:
       DATABASE_URL=postgresql://gateway@db/gateway gateway worker
+      gateway worker --metrics-port 9464
     """
     import uvloop
 
     env = process.environment()
     with running(env, "worker") as gateway:
-        uvloop.run(_work(gateway))
+        uvloop.run(_work(gateway, metrics_port))
 
 
-async def _work(gateway: Gateway) -> None:
+async def _work(gateway: Gateway, metrics_port: int | None) -> None:
     import asyncio
     import signal
 
@@ -114,8 +125,15 @@ async def _work(gateway: Gateway) -> None:
     except (StoreUnavailable, OutcomeUnknown) as error:
         raise Failure(str(error)) from None
     welcome.warn(gateway.settings)
+    try:
+        unlisten = gateway.scrape.listen(metrics_port, loop) if metrics_port else None
+    except OSError as error:
+        await gateway.stop()
+        raise Failure(f"cannot listen on 127.0.0.1:{metrics_port}: {error.strerror}") from None
     say("The worker runs.")
     await leaving.wait()
+    if unlisten is not None:
+        await asyncio.to_thread(unlisten)  # a scrape under way still needs the loop
     await gateway.stop()
 
 

@@ -32,6 +32,7 @@ from gateway.domain import (
     Webhook,
     WebhookRequest,
 )
+from gateway.errors import WebhookError
 from gateway.media import UNKNOWN, sniff
 from gateway.simulation import SimulatedMedia
 from providers._http import Http
@@ -93,8 +94,13 @@ class Vendor:
     def _post(self, simulated: Simulated) -> Posted:
         try:
             request = self._webhook.sign(simulated)
+            identity = _identity(self._events(request))  # before posting: the inbox keeps for good
         except ValueError as error:
             raise Failure(str(error)) from None
+        except WebhookError as error:
+            raise Failure(
+                f"{self.name} cannot say that, so nothing was posted: {error.detail}"
+            ) from None
         path = request.url.removeprefix(self._api.origin)
         with self._certificate() as stand:
             answer = self._api.request(
@@ -109,7 +115,7 @@ class Vendor:
         return Posted(
             status=answer.status_code,
             url=request.url,
-            provider_message_id=_identity(self._events(request)),
+            provider_message_id=identity,
         )
 
     @contextmanager

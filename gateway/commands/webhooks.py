@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from gateway.settings import Environment
 
 WITHIN = 60.0  # seconds for one vendor
-USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
+SILENT = "no answer in time; run this without --apply to see what is left to be changed"
+USERINFO = re.compile(r"(?<=://)\S+@")  # up to the last @: a password may hold one, or a slash
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -137,10 +138,14 @@ async def _install(provider: str | None, apply: bool) -> None:
             try:
                 async with asyncio.timeout(WITHIN):
                     changes = await one.install(address(api.origin, name), apply=apply)
-            except (ProviderError, TimeoutError) as error:
+            except TimeoutError:
                 failed += 1
-                said = error.text if isinstance(error, ProviderError) else "no answer in time"
-                complain(f"{name}: {said}")
+                complain(f"{name}: {SILENT}")
+            except ProviderError as error:
+                failed += 1
+                if error.changes:
+                    _show(name, error.changes, apply)
+                complain(f"{name}: {error.text}")
             else:
                 _show(name, changes, apply)
     finally:
@@ -161,7 +166,7 @@ def _installers(made: Adapters, provider: str | None) -> dict[str, Installs]:
     able = {n: one for n, one in made.providers.items() if isinstance(one, Installs)}
     chosen: dict[str, Installs] = {n: able[n] for n in able if asked is None or n in asked}
     if not chosen:
-        who = f"{provider} is not set up, or has" if provider else "no provider that is set up has"
+        who = f"{provider} is not set up, or has no" if provider else "no provider set up has"
         raise Failure(f"{who} webhooks that can be installed: see `gateway doctor`")
     return chosen
 

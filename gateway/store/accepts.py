@@ -11,23 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.domain import LANES, Connection, Priority, Status
-from gateway.store import conversations
+from gateway.domain import LANES, Connection, Priority, Sender, Status
+from gateway.store import conversations, opt_outs
 from gateway.store.batcher import Operation
+from gateway.store.claims import Due, lanes_due, names
 from gateway.store.conversations import Wanted
 from gateway.store.database import Again
-from gateway.store.deliveries import Attempt, Due, new_attempt
+from gateway.store.deliveries import Attempt, new_attempt
 from gateway.store.rows import insert, present, select
 from gateway.store.tables import attempts, idempotency, messages, queue
 from gateway.store.tx import Tx
 from gateway.views import View, message_view
 
-FIRST_LANE = """
-WITH lanes (lane) AS (VALUES (0), (1), (2), (3))
-SELECT MIN(lane) FROM lanes WHERE EXISTS (
-  SELECT 1 FROM queue AS q
-  WHERE q.lane = lanes.lane AND q.lease_until = 0 AND q.due_at <= ? AND q.quarantined = 0)
-"""  # the highest lane in which something waits that is due
 IDEMPOTENCY = ("tenant_id", "route", "key")
 
 
@@ -45,7 +40,8 @@ class IdempotencyKey:
 class HandOff:
     """A seat of this process's worker that waits for a message. `attempt` is what T1 wrote of it,
     or None: then it is queued like any other, or was not written at all. `lease` is in
-    milliseconds; `since` is the worker's monotonic time."""
+    milliseconds; `since` is the worker's monotonic time. `able` are the providers that may be
+    asked now: what waits only for others does not go first."""
 
     attempt_id: str
     token: str
@@ -54,18 +50,26 @@ class HandOff:
     provider: str
     connection: Connection
     sender: str | None
+    able: frozenset[str] = frozenset()
+    why: str | None = None
+    instead: Sender | None = None
     attempt: Attempt | None = None
 
 
 @dataclass(slots=True)
 class NewMessage:
-    """A validated message. `row` has every column that does not depend on the database."""
+    """A validated message. `row` has every column that does not depend on the database; `route`
+    names who may send it, best first."""
 
     row: dict[str, Any]
     wanted: Wanted
     idempotency: IdempotencyKey | None = None
     handoff: HandOff | None = None
     view: View = field(default_factory=dict)
+    route: str = ""
+
+    def __post_init__(self) -> None:
+        self.route = self.route or self.row["provider"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +106,16 @@ def run(tx: Tx, items: Sequence[NewMessage]) -> Sequence[Accepted | Exception]:
                 mine[key] = item
         if not any(key in earlier or mine[key] is not item for key in _keys([item])):
             fresh.append(item)
+    _found_handed(tx, [item for item in items if _came_through(item, earlier)])
     _write(tx, fresh)
     return [_answer(item, earlier, mine) for item in items]
+
+
+def _came_through(item: NewMessage, earlier: dict[tuple[str, str, str], Any]) -> bool:
+    """Whether its key stands there for this very message: a lost commit was none."""
+    return any(
+        key in earlier and earlier[key].message_id == item.row["id"] for key in _keys([item])
+    )
 
 
 def _earlier(tx: Tx, items: Sequence[NewMessage]) -> dict[tuple[str, str, str], Any]:
@@ -138,8 +150,9 @@ def _write(tx: Tx, items: Sequence[NewMessage]) -> None:
     if not items:
         return
     conversations.resolve(tx, [item.wanted for item in items])
+    out = opt_outs.blocked(tx, [_person(item) for item in items])
     for item in items:
-        _complete(tx, item)
+        _complete(tx, item, opted_out=_person(item) in out)
     _claim_keys(tx, items)
     handed = _hand_over(tx, items)
     rows = sorted((item.row for item in items), key=lambda row: str(row["id"]))
@@ -149,7 +162,9 @@ def _write(tx: Tx, items: Sequence[NewMessage]) -> None:
         rows = [row for row in rows if row["id"] in there]
         _found_handed(tx, [item for item in items if item.row["id"] not in there])
         handed = {id_: item for id_, item in handed.items() if id_ in there}
-    entries = [_entry(row, tx.now, handed.get(row["id"])) for row in rows]
+    waiting = [row for row in rows if row["status"] != Status.REJECTED.value]
+    routes = {item.row["id"]: item.route for item in items}
+    entries = [_entry(row, routes[row["id"]], tx.now, handed.get(row["id"])) for row in waiting]
     insert(tx, queue, entries, "ON CONFLICT DO NOTHING")
     begun = [handed[id_] for id_ in sorted(handed)]
     insert(tx, attempts, [new_attempt(tx, attempt, 1) for attempt in begun])
@@ -160,7 +175,7 @@ def _write(tx: Tx, items: Sequence[NewMessage]) -> None:
         _tell(tx, row, first)
         if row["id"] in handed:
             _tell(tx, row, Status.SENDING.value)
-    if len(handed) < len(rows):
+    if len(handed) < len(waiting):
         tx.topics.add("queue")
 
 
@@ -170,7 +185,7 @@ def _tell(tx: Tx, row: Mapping[str, Any], status: str) -> None:
         f"message.{status}",
         message_id=row["id"],
         conversation_id=row["conversation_id"],
-        change={"status": status},
+        change={"status": status, **opt_outs.told(row)},
     )
 
 
@@ -179,21 +194,39 @@ def _hand_over(tx: Tx, items: Sequence[NewMessage]) -> dict[str, Attempt]:
     the same, since nothing waits in its lane or above, nor anything of its conversation."""
     if not any(item.handoff for item in items):
         return {}
-    lane = tx.run(FIRST_LANE, (tx.now,)).scalar()
-    first = len(LANES) if lane is None else int(lane)
+    lanes = {route: min(found) for route, found in lanes_due(tx).items()}
     older = [_thread(item) for item in items if not item.wanted.created]
     busy = present(tx, queue, ("tenant_id", "conversation_id"), older)
     handed: dict[str, Attempt] = {}
     for item in sorted(items, key=lambda item: str(item.row["id"])):
-        mine = LANES[Priority(item.row["priority"])]
-        waits = item.row["status"] != Status.QUEUED.value
-        if item.handoff and not waits and mine < first and _thread(item) not in busy:
-            item.row["status"] = Status.SENDING.value
-            item.handoff.attempt = handed[item.row["id"]] = begun_by(item)
-        elif not waits:
-            first = min(first, mine)
+        if item.row["status"] == Status.QUEUED.value:
+            mine = LANES[Priority(item.row["priority"])]
+            first = item.handoff is not None and mine < _first(lanes, item.handoff)
+            first = first and item.row["expires_at"] > tx.now
+            if first and _thread(item) not in busy:
+                handed[item.row["id"]] = _hand(item)
+            else:
+                lanes[item.route] = min(mine, lanes.get(item.route, mine))
         busy.add(_thread(item))
     return handed
+
+
+def _first(lanes: Mapping[str, int], handoff: HandOff) -> int:
+    """The highest lane in which something waits for a provider that may be asked."""
+    able = handoff.able or {handoff.provider}
+    found = (lane for route, lane in lanes.items() if not able.isdisjoint(names(route)))
+    return min(found, default=len(LANES))
+
+
+def _hand(item: NewMessage) -> Attempt:
+    handoff, row = item.handoff, item.row
+    assert handoff is not None
+    row["status"] = Status.SENDING.value
+    row["provider"], row["connection"] = handoff.provider, handoff.connection.id
+    if handoff.instead is not None:
+        row["from_address"] = handoff.instead.address
+    handoff.attempt = begun_by(item)
+    return handoff.attempt
 
 
 def _thread(item: NewMessage) -> tuple[str, str]:
@@ -204,7 +237,7 @@ def begun_by(item: NewMessage) -> Attempt:
     """T2 of a message that is handed over."""
     handoff, row = item.handoff, item.row
     assert handoff is not None
-    due = Due(row["tenant_id"], row["id"], handoff.token, 0, row)
+    due = Due(row["tenant_id"], row["id"], handoff.token, 0, row, item.route)
     return Attempt(
         handoff.attempt_id,
         due,
@@ -212,23 +245,31 @@ def begun_by(item: NewMessage) -> Attempt:
         handoff.connection,
         handoff.sender,
         handoff.lease,
+        handoff.why,
     )
 
 
 def _found_handed(tx: Tx, items: Sequence[NewMessage]) -> None:
     """A commit that was thought to be lost may have handed these over."""
     ids = {item.handoff.attempt_id: item for item in items if item.handoff is not None}
+    if not ids:
+        return
     there = {row.id for row in select(tx, attempts, ("id",), [(id_,) for id_ in ids], ("id",))}
     for id_, item in ids.items():
         assert item.handoff is not None
         item.handoff.attempt = begun_by(item) if id_ in there else None
 
 
-def _complete(tx: Tx, item: NewMessage) -> None:
+def _person(item: NewMessage) -> opt_outs.Person:
+    return item.row["tenant_id"], item.row["channel"], item.row["to_address"]
+
+
+def _complete(tx: Tx, item: NewMessage, *, opted_out: bool) -> None:
     row = item.row
     later = row["send_at"] is not None and row["send_at"] > tx.now
     row["conversation_id"] = item.wanted.found["id"]
     row["status"] = (Status.SCHEDULED if later else Status.QUEUED).value
+    row.update(opt_outs.REJECTED if opted_out else opt_outs.NOT_REJECTED)
     row["created_at"] = row["updated_at"] = tx.now
     item.view = message_view(row)
 
@@ -254,12 +295,12 @@ def _claim_keys(tx: Tx, items: Sequence[NewMessage]) -> None:
         raise Again  # another process took one of the keys a moment ago
 
 
-def _entry(row: dict[str, Any], now: int, begun: Attempt | None) -> dict[str, Any]:
+def _entry(row: dict[str, Any], route: str, now: int, begun: Attempt | None) -> dict[str, Any]:
     return {
         "tenant_id": row["tenant_id"],
         "message_id": row["id"],
         "conversation_id": row["conversation_id"],
-        "provider": row["provider"],
+        "route": route,
         "lane": LANES[Priority(row["priority"])],
         "due_at": max(row["send_at"] or 0, now),
         "expires_at": row["expires_at"],

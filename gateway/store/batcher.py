@@ -30,7 +30,7 @@ from sqlalchemy.exc import (
 
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.store.database import Again, Database, finish
-from gateway.store.tx import Tx
+from gateway.store.tx import Tx, Values
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,6 +56,12 @@ class Operation(Generic[T, R]):
     run: Callable[[Tx, Sequence[T]], Sequence[R | Exception]]
     landed: Callable[[Tx, Sequence[T]], bool]
     keeps: bool = True  # whether an item is written though nobody waits for it any more
+
+
+# An operation, its items, a result for each, the events that were committed, and the seconds.
+OnBatch = Callable[
+    [Operation[Any, Any], Sequence[Any], Sequence[Any], Sequence[Values], float], None
+]
 
 
 @dataclass(eq=False, slots=True)
@@ -94,11 +100,19 @@ def settle_errors(error: BaseException) -> str:
 
 
 class Batcher:
-    """The writing thread of a process. `on_commit` hears the topics of each commit."""
+    """The writing thread of a process. `on_commit` hears the topics of each commit, in the loop;
+    `on_batch` hears of each batch, in the thread, after those who wait for it were told."""
 
-    def __init__(self, database: Database, on_commit: Callable[[set[str]], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        on_commit: Callable[[set[str]], None],
+        on_batch: OnBatch | None = None,
+    ) -> None:
         self.database = database
         self._on_commit = on_commit
+        self._on_batch = on_batch
+        self._said: list[Values] = []  # the events of the batch that is under way
         self._queues: dict[Operation[Any, Any], deque[_Waiting]] = {}
         self._turns: list[Operation[Any, Any]] = []
         self._count = 0
@@ -199,8 +213,10 @@ class Batcher:
             if not batch:
                 continue
             results: Sequence[Any]
+            items = [w.item for w in batch]
+            started = time.monotonic()
             try:
-                results, topics = self.write(operation, [w.item for w in batch])
+                results, topics = self.write(operation, items)
                 self.failing = False
             except Exception as error:
                 if not isinstance(error, (StoreUnavailable, OutcomeUnknown)):
@@ -208,7 +224,24 @@ class Batcher:
                 results, topics = [error] * len(batch), set()
                 self.failing = isinstance(error, (StoreUnavailable, OutcomeUnknown))
             self._running = []
+            took = time.monotonic() - started
             self._tell(batch, results, topics)
+            self._count_batch(operation, items, results, took)
+
+    def _count_batch(
+        self,
+        operation: Operation[Any, Any],
+        items: Sequence[Any],
+        results: Sequence[Any],
+        seconds: float,
+    ) -> None:
+        said, self._said = self._said, []
+        if self._on_batch is None:
+            return
+        try:
+            self._on_batch(operation, items, results, said, seconds)
+        except Exception:
+            log.exception("a batch of %s was not counted", operation.name)
 
     def _tell(self, batch: list[_Waiting], results: Sequence[Any], topics: set[str]) -> None:
         loop = self._loop
@@ -292,6 +325,7 @@ class Batcher:
                     connection.invalidate()
                     raise _UnknownCommit(results, tx.topics) from error
                 raise
+            self._said += tx.events
             return results, tx.topics
 
     def _look_up(

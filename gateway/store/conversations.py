@@ -158,7 +158,7 @@ def touch_inbound(tx: Tx, wanted: Sequence[Wanted]) -> None:
     counts: dict[tuple[str, str], list[Wanted]] = {}
     for want in wanted:
         counts.setdefault((want.tenant_id, want.found["id"]), []).append(want)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (tenant, id_), wants in sorted(counts.items()):
         tx.emit(tenant, "conversation.updated", conversation_id=id_)
         if wants[0].created:

@@ -1,4 +1,4 @@
-"""The queue's side of a delivery: claim with a lease, T2, T3, and what is left by a crash.
+"""The queue's side of a delivery: T2, T3, and what is left by a crash.
 
 The fence (the lease's token) guards the queue entry only; a late result is always applied to its
 attempt. Nothing here waits for a vendor.
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.domain import RESENDS, Connection, OnUnknown, Receipt, Status
+from gateway.domain import RESENDS, Connection, OnUnknown, Receipt, Sender, Status
 from gateway.errors import ProviderError, Rejected
-from gateway.status import RANKS
-from gateway.store import receipts
+from gateway.opt_outs import REASON as OPTED_OUT, TEXT
+from gateway.status import OPEN, RANKS
+from gateway.store import opt_outs, receipts
 from gateway.store.batcher import Operation
+from gateway.store.claims import Due
 from gateway.store.ledger import Ledger, MessageKey, Thread
 from gateway.store.rows import select
 from gateway.store.tables import attempts
@@ -26,100 +28,9 @@ SWEEP = 500  # rows looked at in one go
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """Asks for up to `limit` due messages, leased for `lease` milliseconds."""
-
-    token: str
-    limit: int
-    lease: int
-    providers: tuple[str, ...]  # those of this process: what others send is left to them
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A leased message with what a send needs."""
-
-    tenant_id: str
-    message_id: str
-    token: str
-    attempts: int
-    message: dict[str, Any]
-
-    @property
-    def key(self) -> MessageKey:
-        """The message."""
-        return self.tenant_id, self.message_id
-
-
-CLAIM_SQL = """
-WITH free (owner, one) AS MATERIALIZED (
-  SELECT q.tenant_id, q.message_id FROM queue AS q
-  WHERE q.lease_until = 0 AND q.quarantined = 0 AND q.due_at <= ?
-    AND q.provider IN ({providers})
-    AND NOT EXISTS (
-      SELECT 1 FROM queue AS e
-      WHERE e.tenant_id = q.tenant_id AND e.conversation_id = q.conversation_id
-        AND e.lane = q.lane AND e.message_id < q.message_id AND e.quarantined = 0
-        AND (e.lease_until > 0 OR e.attempts > 0 OR e.due_at <= ?))
-  ORDER BY q.lane, q.due_at, q.message_id LIMIT ? {skip})
-UPDATE queue SET lease_token = ?, lease_until = ?, claims = claims + 1
-FROM free WHERE tenant_id = free.owner AND message_id = free.one
-RETURNING tenant_id, message_id, attempts
-"""  # materialised, since PostgreSQL may run a subquery with SKIP LOCKED more than once
-CLAIMED_COLUMNS = (
-    "tenant_id",
-    "id",
-    "conversation_id",
-    "channel",
-    "type",
-    "from_address",
-    "to_address",
-    "body",
-    "content",
-    "reply_to",
-    "subject",
-    "extra",
-    "media",
-    "provider",
-    "connection",
-    "on_unknown",
-    "created_at",
-    "send_at",
-    "expires_at",
-)
-
-
-def claim(tx: Tx, items: Sequence[Claim]) -> Sequence[list[Due] | Exception]:
-    """Leases due messages: by lane, then by age, one at a time of each conversation."""
-    return [_claim(tx, item) for item in items]
-
-
-def _claim(tx: Tx, item: Claim) -> list[Due]:
-    from gateway.store.tables import messages
-
-    skip = "FOR UPDATE OF q SKIP LOCKED" if tx.postgres else ""
-    marks = ", ".join("?" * len(item.providers))
-    rows = tx.run(
-        CLAIM_SQL.format(skip=skip, providers=marks or "NULL"),
-        (tx.now, *item.providers, tx.now, item.limit, item.token, tx.now + item.lease),
-    ).fetchall()
-    made = {(row.tenant_id, row.message_id): int(row.attempts) for row in rows}
-    found = select(tx, messages, ("tenant_id", "id"), list(made), CLAIMED_COLUMNS)
-    return [
-        Due(row.tenant_id, row.id, item.token, made[(row.tenant_id, row.id)], dict(row._mapping))
-        for row in found
-    ]
-
-
-def leased(tx: Tx, items: Sequence[Claim]) -> bool:
-    """Whether a batch of claims was committed, and found something."""
-    sql = "SELECT 1 FROM queue WHERE lease_until > 0 AND lease_token = ? LIMIT 1"
-    return any(tx.run(sql, (item.token,)).fetchone() for item in items)
-
-
-@dataclass(frozen=True, slots=True)
 class Attempt:
-    """T2: what is about to be written to a vendor."""
+    """T2: what is about to be written to a vendor. `why` is JSON; `instead` is a sender in place
+    of the message's own, at a provider that has another."""
 
     id: str
     due: Due
@@ -127,18 +38,28 @@ class Attempt:
     connection: Connection
     sender: str | None
     lease: int = 0  # milliseconds, where the lease begins with it
+    why: str | None = None
+    instead: Sender | None = None
 
 
 def begin(tx: Tx, items: Sequence[Attempt]) -> Sequence[bool | Exception]:
     """Writes the attempts, before the wire. False: not to be sent; its lease is gone, or the
-    message was canceled or has expired meanwhile."""
+    message was canceled, has expired, or its person has opted out meanwhile."""
     ledger = Ledger(tx, [item.due.key for item in items])
-    results = [_begin(tx, ledger.get(item.due.key), item) for item in items]
+    out = opt_outs.blocked(tx, [_person(item.due) for item in items])
+    results = [
+        _begin(tx, ledger.get(item.due.key), item, opted_out=_person(item.due) in out)
+        for item in items
+    ]
     ledger.write()
     return results
 
 
-def _begin(tx: Tx, thread: Thread | None, item: Attempt) -> bool:
+def _person(due: Due) -> opt_outs.Person:
+    return due.tenant_id, due.message["channel"], due.message["to_address"]
+
+
+def _begin(tx: Tx, thread: Thread | None, item: Attempt, *, opted_out: bool) -> bool:
     entry = thread.entry if thread else None
     if thread is None or entry is None or entry["lease_token"] != item.due.token:
         return False
@@ -149,10 +70,15 @@ def _begin(tx: Tx, thread: Thread | None, item: Attempt) -> bool:
     if thread.message["expires_at"] <= tx.now:
         expire(thread)
         return False
+    if opted_out:
+        reject(thread)
+        return False
     number = (thread.newest["number"] if thread.newest else 0) + 1
     thread.begin(new_attempt(tx, item, number))
     thread.change_entry(attempts=entry["attempts"] + 1, claims=0)
     thread.change(provider=item.provider, connection=item.connection.id)
+    if item.instead is not None:
+        thread.change(from_address=item.instead.address)
     thread.note()
     return True
 
@@ -163,6 +89,15 @@ def expire(thread: Thread) -> None:
     thread.change(ended_as=Status.EXPIRED.value)
     if not thread.attempts:
         thread.change(error_code="expired", error_message="its time was over before it was sent")
+    thread.note()
+
+
+def reject(thread: Thread) -> None:
+    """Ends a message whose person has opted out since it was accepted."""
+    thread.dequeue()
+    thread.change(ended_as=Status.REJECTED.value)
+    if not any(Status(a["status"]) in OPEN for a in thread.attempts):  # else one may be out
+        thread.change(error_code=OPTED_OUT, error_message=TEXT, error_provider=None)
     thread.note()
 
 
@@ -182,6 +117,7 @@ def new_attempt(tx: Tx, item: Attempt, number: int) -> dict[str, Any]:
         status=Status.SENDING.value,
         rank=RANKS[Status.SENDING],
         lease_token=item.due.token,
+        why=item.why,
         started_at=tx.now,
     )
     return row
@@ -194,18 +130,22 @@ def begun(tx: Tx, items: Sequence[Attempt]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """T3: how one attempt ended. `retry_in` is in milliseconds, where a next one is to be made."""
+    """T3: how one attempt ended. `retry_in` is in milliseconds, where a next one is to be made, by
+    one of `route` if that has changed; `not_before` too, where the vendor said when."""
 
     attempt: Attempt
     receipt: Receipt | None = None
     error: ProviderError | None = None
     retry_in: int | None = None
+    route: str | None = None
+    not_before: int | None = None
 
 
 def settle(tx: Tx, items: Sequence[Outcome]) -> Sequence[None | Exception]:
     """Applies outcomes to attempts, messages and the queue, with the receipts that came early."""
     ledger = Ledger(tx, [item.attempt.due.key for item in items])
     free = _free_ids(tx, items)
+    said: list[opt_outs.Refused] = []
     for item in items:
         thread = ledger.get(item.attempt.due.key)
         attempt = thread.attempt(item.attempt.id) if thread else None
@@ -215,8 +155,10 @@ def settle(tx: Tx, items: Sequence[Outcome]) -> Sequence[None | Exception]:
             _take(tx, thread, attempt, item, free)
         elif item.error is not None:
             _refuse(tx, thread, attempt, item)
+            said += opt_outs.said_by(attempt, item.error.reason, item.error.code)
     receipts.apply_parked(tx, ledger, [i.attempt.id for i in items if i.receipt is not None])
     ledger.write()
+    opt_outs.refused(tx, said)
     return [None] * len(items)
 
 
@@ -275,6 +217,7 @@ def _refuse(tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome) -> N
         error_reason=error.reason,
         error_code=error.code,
         error_message=error.text,
+        retry_at=None if item.not_before is None else tx.now + item.not_before,
     )
     mine = thread.entry is not None and thread.entry["lease_token"] == item.attempt.due.token
     orphan = thread.entry is None and thread.newest is attempt
@@ -293,7 +236,8 @@ def _next(tx: Tx, thread: Thread, item: Outcome) -> None:
     if due >= thread.message["expires_at"]:
         thread.dequeue()
         return
-    thread.requeue(due, attempts=made)
+    route = item.attempt.due.route if item.route is None else item.route
+    thread.requeue(due, attempts=made, route=route)
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,7 +346,6 @@ def _repeatable(tx: Tx, items: Sequence[Any]) -> bool:
     return False  # repeating it is harmless: what is done is not done again
 
 
-CLAIM: Operation[Claim, list[Due]] = Operation("claim", 30, claim, leased)
 BEGIN: Operation[Attempt, bool] = Operation("begin", 25, begin, begun, keeps=False)
 SETTLE: Operation[Outcome, None] = Operation("settle", 20, settle, _repeatable)
 SWEEPING: Operation[Sweep, int] = Operation("sweep", 50, sweep, _repeatable)

@@ -1,4 +1,4 @@
-"""Small writes that people ask for: cancel, mark as read."""
+"""Small writes that people ask for: cancel, reschedule, mark as read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.domain import Direction, Status
 from gateway.store.batcher import Operation
-from gateway.store.ledger import Ledger
+from gateway.store.ledger import Fields, Ledger, Thread
 from gateway.store.rows import select
 from gateway.store.tables import messages
 from gateway.store.tx import Tx
@@ -38,6 +38,49 @@ def cancel(tx: Tx, items: Sequence[Named]) -> Sequence[bool | Exception]:
         results.append(called_off or ended)
     ledger.write()
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Another time for a message of a tenant, in milliseconds. Without `expires_at` it stays of
+    use for as long after that as it was before."""
+
+    tenant_id: str
+    id: str
+    send_at: int
+    expires_at: int | None = None
+
+
+def reschedule(tx: Tx, items: Sequence[Moved]) -> Sequence[bool | Exception]:
+    """Gives what is due, and nobody has claimed or tried to send, another time. False: too late."""
+    ledger = Ledger(tx, [(item.tenant_id, item.id) for item in items])
+    results = []
+    for item in items:
+        thread = ledger.get((item.tenant_id, item.id))
+        entry = thread.entry if thread else None
+        begun = entry is None or entry["lease_until"] or entry["attempts"] or entry["quarantined"]
+        if thread is not None and entry is not None and not begun:
+            _move(thread, entry, item)
+        results.append(not begun)
+    ledger.write()
+    return results
+
+
+def _move(thread: Thread, entry: Fields, item: Moved) -> None:
+    was, due = thread.message["status"], max(item.send_at, thread.tx.now)
+    expires = item.expires_at or due + entry["expires_at"] - entry["due_at"]
+    thread.change(send_at=item.send_at, expires_at=expires)
+    thread.change_entry(due_at=due, expires_at=expires)
+    thread.note()
+    if thread.message["status"] == was:  # its time is news all the same
+        thread.tx.emit(
+            item.tenant_id,
+            f"message.{was}",
+            message_id=item.id,
+            conversation_id=thread.message["conversation_id"],
+            change={"status": was},
+        )
+    thread.tx.topics.add("queue")
 
 
 def read_message(tx: Tx, items: Sequence[Named]) -> Sequence[bool | Exception]:
@@ -90,11 +133,12 @@ def read_conversation(tx: Tx, items: Sequence[Named]) -> Sequence[bool | Excepti
     return results
 
 
-def _repeatable(tx: Tx, items: Sequence[Named]) -> bool:
+def _repeatable(tx: Tx, items: Sequence[Named | Moved]) -> bool:
     return False  # doing it again changes nothing more
 
 
 CANCEL: Operation[Named, bool] = Operation("cancel", 15, cancel, _repeatable)
+RESCHEDULE: Operation[Moved, bool] = Operation("reschedule", 16, reschedule, _repeatable)
 READ_MESSAGE: Operation[Named, bool] = Operation("read message", 35, read_message, _repeatable)
 READ_CONVERSATION: Operation[Named, bool] = Operation(
     "read conversation", 36, read_conversation, _repeatable

@@ -61,6 +61,9 @@ def _frame(row: Any, said: dict[Any, Any], about: dict[Any, Any]) -> Frame:
     if row.message_id:
         body = said.get((row.tenant_id, row.message_id), {"id": row.message_id})
         data = {"message": {**body, **change}}
+    elif row.type.startswith("contact."):
+        body = about.get((row.tenant_id, row.conversation_id))
+        data = {"contact": change} if body is None else {"contact": change, "conversation": body}
     elif row.conversation_id:
         body = about.get((row.tenant_id, row.conversation_id), {"id": row.conversation_id})
         data = {"conversation": {**body, **change}}

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from gateway.clock import new_id
+from gateway.clock import new_id, to_ms
 from gateway.domain import (
+    FETCHED,
     Direction,
+    Engagement,
     Event,
     Handshake,
     InboundMessage,
@@ -22,15 +25,18 @@ from gateway.domain import (
     StatusUpdate,
     Verified,
 )
-from gateway.store import conversations, receipts, subscriptions
+from gateway.opt_outs import Source, wish_of
+from gateway.store import conversations, opt_outs, receipts, subscriptions
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
 from gateway.store.database import Again
+from gateway.store.opt_outs import Word
 from gateway.store.rows import insert, select
 from gateway.store.tables import inbox, media, messages
 from gateway.store.tx import Tx
 
 EMPTY_MESSAGE: dict[str, Any] = dict.fromkeys(c.name for c in messages.columns)
+DETOUR = 60_000  # milliseconds
 KEPT_HEADERS = frozenset({"content-type", "content-length", "user-agent"})
 DEDUPE = ("connection", "dedupe_key")
 # A form's signature has no separators, so the same signed bytes can be cut into parameters in
@@ -78,9 +84,11 @@ def run(tx: Tx, items: Sequence[Delivery]) -> Sequence[Taken | Exception]:
         for event in item.events
         if isinstance(event, InboundMessage)
     ]
-    _store_messages(tx, said)
+    heard = _store_messages(tx, said)
     rows = [
-        receipts.receipt_row(tx, item.tenant_id, item.verified.connection, item.id, event)
+        receipts.receipt_row(
+            tx, item.tenant_id, item.verified.connection, item.id, event, _source(item)
+        )
         for item in fresh
         for event in item.events
         if isinstance(event, StatusUpdate)
@@ -95,8 +103,13 @@ def run(tx: Tx, items: Sequence[Delivery]) -> Sequence[Taken | Exception]:
             if isinstance(event, Handshake)
         ],
     )
+    opt_outs.apply(tx, [*_wishes(tx, heard), *_unsubscribed(tx, fresh)])
     new = {id(item) for item in fresh}
     return [Taken(new=id(item) in new) for item in items]
+
+
+def _source(item: Delivery) -> str:
+    return item.verified.verdict if item.verified.verdict in FETCHED else "callback"
 
 
 def _store_raw(tx: Tx, items: Sequence[Delivery]) -> list[Delivery]:
@@ -145,7 +158,7 @@ class _New:
     id: str
 
 
-def _store_messages(tx: Tx, said: Sequence[tuple[Delivery, InboundMessage]]) -> None:
+def _store_messages(tx: Tx, said: Sequence[tuple[Delivery, InboundMessage]]) -> list[_New]:
     unique: dict[tuple[str, str], tuple[Delivery, InboundMessage]] = {}
     for item, event in said:
         unique.setdefault((item.verified.connection, event.dedupe_key), (item, event))
@@ -156,7 +169,7 @@ def _store_messages(tx: Tx, said: Sequence[tuple[Delivery, InboundMessage]]) -> 
         if key not in there
     ]
     if not new:
-        return
+        return []
     conversations.resolve(tx, [n.wanted for n in new])
     rows = sorted((_row(tx, n) for n in new), key=lambda r: (r["connection"], r["dedupe_key"]))
     if len(insert(tx, messages, rows, "ON CONFLICT DO NOTHING RETURNING id")) < len(rows):
@@ -171,6 +184,66 @@ def _store_messages(tx: Tx, said: Sequence[tuple[Delivery, InboundMessage]]) -> 
             change={"status": "received"},
         )
     conversations.touch_inbound(tx, [n.wanted for n in new])
+    return new
+
+
+def _wishes(tx: Tx, heard: Sequence[_New]) -> list[Word]:
+    """What people wrote about being written to; of each message once."""
+    return [
+        Word(
+            id=opt_outs.word_id(new.id),
+            tenant_id=new.item.tenant_id,
+            channel=new.event.channel.value,
+            address=new.event.from_address,
+            also=new.event.aliases,
+            state=wish.state,
+            source=Source.KEYWORD,
+            said_at=_said_at(tx, new.item, new.event.occurred_at),
+            weak=wish.weak,
+            detail=wish.said,
+            connection=new.item.verified.connection,
+            our_address=new.event.to_address,
+            message_id=new.id,
+            inbox_id=new.item.id,
+            conversation_id=new.wanted.found["id"],
+        )
+        for new in heard
+        if (wish := wish_of(new.event)) is not None
+    ]
+
+
+def _unsubscribed(tx: Tx, fresh: Sequence[Delivery]) -> list[Word]:
+    """What people told the vendor about it."""
+    return [
+        Word(
+            id=opt_outs.word_id(f"_{item.verified.connection}:{event.dedupe_key}"),
+            tenant_id=item.tenant_id,
+            channel=event.channel.value,
+            address=event.recipient,
+            state=wish.state,
+            source=Source.VENDOR,
+            said_at=_said_at(tx, item, event.occurred_at),
+            detail=wish.said,
+            connection=item.verified.connection,
+            attempt_id=event.attempt_id,
+            inbox_id=item.id,
+        )
+        for item in fresh
+        for event in item.events
+        if isinstance(event, Engagement) and event.channel is not None and event.recipient
+        if (wish := wish_of(event)) is not None
+    ]
+
+
+def _said_at(tx: Tx, item: Delivery, occurred: datetime | None) -> int:
+    """When something was said. Clocks differ by seconds, so it is when we received it, unless it
+    came by a detour, long after the vendor's time of it."""
+    received = item.received_at
+    if received is None:
+        replayed = item.id is None
+        received = to_ms(item.verified.request.received_at) if replayed else tx.now
+    said = received if occurred is None else to_ms(occurred)
+    return said if received - said > DETOUR else received
 
 
 def _wanted(item: Delivery, event: InboundMessage) -> Wanted:

@@ -143,13 +143,14 @@ class Thread:
         self.message["updated_at"] = self.tx.now
         self.dirty_message = True
 
-    def requeue(self, due_at: int, *, attempts: int) -> None:
-        """Makes a next attempt due, keeping the message's lane."""
+    def requeue(self, due_at: int, *, attempts: int, route: str | None = None) -> None:
+        """Makes a next attempt due, keeping the message's lane; by those who might send it so
+        far, if nothing else is said."""
         self.entry = {
             "tenant_id": self.message["tenant_id"],
             "message_id": self.message["id"],
             "conversation_id": self.message["conversation_id"],
-            "provider": self.message["provider"],
+            "route": route or (self.entry or {}).get("route") or self.message["provider"],
             "lane": LANES[Priority(self.message["priority"])],
             "due_at": due_at,
             "expires_at": self.message["expires_at"],

@@ -14,7 +14,7 @@ from gateway.store.database import CHANNEL, Database, postgres_arguments
 
 log = logging.getLogger("gateway.store")
 
-ALL = {"events", "queue", "media"}
+ALL = {"events", "queue", "media", "breakers"}
 POLL = 1.0  # seconds
 
 

@@ -42,6 +42,20 @@ def attempts_of(tx: Tx, tenant_id: str, message_id: str) -> list[Row]:
     return _rows(tx, attempts, where, (tenant_id, message_id))
 
 
+def place_of(tx: Tx, tenant_id: str, message_id: str) -> Row | None:
+    """A message's place in the queue, and whether it stands behind another one of its thread."""
+    found = tx.run(
+        "SELECT q.route, q.due_at, q.lease_until, q.quarantined, EXISTS ("
+        "SELECT 1 FROM queue AS e WHERE e.tenant_id = q.tenant_id "
+        "AND e.conversation_id = q.conversation_id AND e.lane = q.lane "
+        "AND e.message_id < q.message_id AND e.quarantined = 0 "
+        "AND (e.lease_until > 0 OR e.attempts > 0 OR e.due_at <= ?)) AS behind "
+        "FROM queue AS q WHERE q.tenant_id = ? AND q.message_id = ?",
+        (tx.now, tenant_id, message_id),
+    ).fetchone()
+    return dict(found._mapping) if found is not None else None
+
+
 def list_messages(
     tx: Tx, tenant_id: str, filters: Mapping[str, str], before: str | None, limit: int
 ) -> list[Row]:

@@ -12,6 +12,9 @@ from typing import Any
 
 from gateway.clock import first_id, new_id, to_ms
 from gateway.domain import Status, StatusUpdate
+from gateway.opt_outs import REASON as OPTED_OUT
+from gateway.status import RANKS
+from gateway.store import opt_outs
 from gateway.store.ledger import Ledger, MessageKey, Thread
 from gateway.store.rows import insert, select, update
 from gateway.store.tables import attempts, receipts
@@ -23,6 +26,7 @@ LOCATION = ("tenant_id", "message_id", "id", "connection", "provider_message_id"
 log = logging.getLogger("gateway.store")
 
 MISSED = 600_000  # milliseconds
+BELIEVED = ("applied", "kept")
 THROTTLED = "throttled"
 PAUSE = 60_000  # milliseconds, doubled each time, until what was throttled is tried again
 TRIES = 5
@@ -31,7 +35,12 @@ Row = dict[str, Any]
 
 
 def receipt_row(
-    tx: Tx, tenant_id: str, connection: str, inbox_id: str | None, said: StatusUpdate
+    tx: Tx,
+    tenant_id: str,
+    connection: str,
+    inbox_id: str | None,
+    said: StatusUpdate,
+    source: str = "callback",
 ) -> Row:
     """A status update as it is stored."""
     error = said.error
@@ -41,6 +50,7 @@ def receipt_row(
         "connection": connection,
         "dedupe_key": f"{said.dedupe_key}:{said.attempt_id or ''}",
         "inbox_id": inbox_id,
+        "source": source,
         "attempt_id": said.attempt_id,
         "provider_message_id": said.provider_message_id,
         "account": said.account,
@@ -79,6 +89,7 @@ def apply(tx: Tx, rows: Sequence[Row]) -> None:
             _apply(tx, ledger, thread, row)
     ledger.write()
     _verdicts(tx, [row for row in rows if row["verdict"] != "parked"])
+    _hear(tx, ledger, rows)
 
 
 def apply_parked(tx: Tx, ledger: Ledger, attempt_ids: Sequence[str]) -> None:
@@ -95,6 +106,16 @@ def apply_parked(tx: Tx, ledger: Ledger, attempt_ids: Sequence[str]) -> None:
     for row in sorted(waiting, key=lambda r: str(r["id"])):
         _apply(tx, ledger, by_id[(row["connection"], row["provider_message_id"])], row)
     _verdicts(tx, [row for row in waiting if row["verdict"] != "parked"])
+    _hear(tx, ledger, waiting)
+
+
+def _hear(tx: Tx, ledger: Ledger, rows: Sequence[Row]) -> None:
+    """Passes on that people have opted out, of what was believed."""
+    told = [r for r in rows if r["error_reason"] == OPTED_OUT and r["verdict"] in BELIEVED]
+    if told:
+        by_id = {a["id"]: a for thread in ledger for a in thread.attempts}
+        said = (opt_outs.said_in(by_id[row["attempt_id"]], row) for row in told)
+        opt_outs.refused(tx, list(said))
 
 
 def apply_missed(tx: Tx) -> None:
@@ -176,6 +197,7 @@ def _apply(tx: Tx, ledger: Ledger, thread: Thread, row: Row) -> None:
         error_reason=row["error_reason"],
         error_code=row["error_code"],
         error_message=row["error_message"],
+        settled_by=row["source"] if attempt["rank"] <= RANKS[Status.UNKNOWN] else None,
     )
     row["verdict"] = "applied" if moved else "kept"
     row["attempt_id"] = attempt["id"]

@@ -1,14 +1,16 @@
-"""What is not kept for ever: old events, raw requests, idempotency keys. A bounded piece a turn."""
+"""What is not kept for ever: events, raw requests, keys, switches. A bounded piece a turn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway.store import pins
 from gateway.store.batcher import Operation
 from gateway.store.tx import Tx
 
 PIECE = 1000
+SWITCHES = 90 * 86_400_000  # milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ def _prune(tx: Tx, item: Kept) -> int:
     for name, key, column, before in (
         ("events", "id", "created_at", tx.now - item.events),
         ("inbox", "id", "received_at", tx.now - item.inbox),
+        ("provider_switches", "id", "at", tx.now - SWITCHES),
     ):
         gone += tx.run(
             f"DELETE FROM {name} WHERE {key} IN "
@@ -40,6 +43,7 @@ def _prune(tx: Tx, item: Kept) -> int:
         f"FROM idempotency WHERE expires_at < ? ORDER BY expires_at LIMIT {PIECE})",
         (tx.now,),
     ).rowcount
+    pins.expire(tx)
     return gone
 
 

@@ -150,19 +150,24 @@ def select(
     columns: Sequence[str],
     *,
     lock: bool = False,
+    only: str = "TRUE",
 ) -> list[Any]:
     """The rows whose keys are among `wanted`, in the order of the keys. `lock` keeps them from
-    other processes until the transaction ends."""
+    other processes until the transaction ends; `only` narrows it, with `t` the table."""
     unique = sorted(set(wanted))
     found: list[Any] = []
     names = ", ".join(f"t.{column}" for column in columns)
     match = " AND ".join(f"t.{key} = w.{key}" for key in keys)
     order = ", ".join(f"t.{key}" for key in keys)
     tail = " FOR NO KEY UPDATE OF t" if lock and tx.postgres else ""
+    # SQLite would read all of a table, in the order that is asked for, for more than some 200 keys;
+    # after CROSS JOIN it looks each key up.
+    join = "JOIN" if tx.postgres else "CROSS JOIN"
     for listed, values in _lists(tx, table, keys, unique):
         found += tx.run(
             f"WITH w ({', '.join(keys)}) AS {listed} "
-            f"SELECT {names} FROM w JOIN {table.name} AS t ON {match} ORDER BY {order}{tail}",
+            f"SELECT {names} FROM w {join} {table.name} AS t ON {match} AND {only} "
+            f"ORDER BY {order}{tail}",
             values,
         ).fetchall()
     return found

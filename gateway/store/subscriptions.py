@@ -1,11 +1,13 @@
 """Vendors' subscriptions: which wait for a confirmation of ours, and what became of them.
 
 One row per topic and address that it posts to. The newest word of the vendor counts, by the
-vendor's own time; a replay of an old one changes nothing. A token is kept only while it is needed.
+vendor's own time; a replay of an old one changes nothing. A token is kept only while it is needed,
+and only here: it goes from the inbox in the transaction that brings it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +35,7 @@ def keep(tx: Tx, said: Iterable[tuple[str, Verified, Handshake]]) -> None:
     """Stores what vendors say of tenants' subscriptions, in the inbox's transaction."""
     newest: dict[tuple[str, ...], Row] = {}
     for tenant_id, verified, handshake in said:
+        _take_out(tx, verified, handshake)
         row = _row(tx, tenant_id, verified, handshake)
         if row is None:
             continue
@@ -44,10 +47,25 @@ def keep(tx: Tx, said: Iterable[tuple[str, Verified, Handshake]]) -> None:
         tx.topics.add("handshakes")
 
 
+def _take_out(tx: Tx, verified: Verified, handshake: Handshake) -> None:
+    """Takes the token out of the request in the inbox, which is kept for long. The spool has it
+    still: from there a request comes here with it."""
+    written = json.dumps(handshake.content.get("token") or "", ensure_ascii=False)
+    body = verified.request.body
+    without = body.replace(written.encode(errors="replace"), b'""')
+    if without != body:
+        tx.run(
+            "UPDATE inbox SET body = ? WHERE connection = ? AND key = ?",
+            (without, verified.connection, verified.key),
+        )
+
+
 def _row(tx: Tx, tenant_id: str, verified: Verified, handshake: Handshake) -> Row | None:
     state, topic = STATES.get(handshake.kind), handshake.content.get("topic_arn")
     if state is None or not topic:
         return None
+    if state == "pending" and not handshake.content.get("token"):
+        return None  # a replay from the inbox: its row has, or had, the token
     return {
         "tenant_id": tenant_id,
         "id": new_id("sub"),

@@ -62,6 +62,14 @@ class ConversationRow(Base, table=True):
     __table_args__ = (
         UniqueConstraint("tenant_id", "channel", "our_key", "address"),
         Index("ix_conversations_recent", "tenant_id", "last_message_at", "id"),
+        Index(
+            "ix_conversations_person",
+            "tenant_id",
+            "channel",
+            "address",
+            sqlite_where=text("channel IN ('whatsapp', 'rcs')"),
+            postgresql_where=text("channel IN ('whatsapp', 'rcs')"),
+        ),
     )
     tenant_id: str = _key()
     id: str = _key()
@@ -88,6 +96,7 @@ class AliasRow(Base, table=True):
             ["tenant_id", "conversation_id"], ["conversations.tenant_id", "conversations.id"]
         ),
         Index("ix_conversation_aliases_conversation", "tenant_id", "conversation_id"),
+        Index("ix_conversation_aliases_person", "tenant_id", "channel", "address"),
     )
     tenant_id: str = _key()
     channel: str = _key()
@@ -155,6 +164,7 @@ class QueueRow(Base, table=True):
     __table_args__ = (
         Index(
             "ix_queue_ready",
+            "route",
             "lane",
             "due_at",
             "message_id",
@@ -173,7 +183,7 @@ class QueueRow(Base, table=True):
     tenant_id: str = _key()
     message_id: str = _key()
     conversation_id: str = _text()
-    provider: str = _text()  # who is to send it
+    route: str = _text()  # who may send it, best first: names with commas between
     lane: int = Field(sa_type=Integer)  # 0 urgent … 3 low
     due_at: int = _time()
     expires_at: int = _time()
@@ -214,10 +224,13 @@ class AttemptRow(Base, table=True):
     error_reason: str | None = _maybe_text()
     error_code: str | None = _maybe_text()
     error_message: str | None = _maybe_text()
+    retry_at: int | None = _maybe_time()  # before when the vendor does not want to be asked
+    why: str | None = _maybe_text()  # JSON: this provider and not another, if not the first
     segments: int | None = Field(default=None, sa_type=Integer, nullable=True)
     cost: str | None = _maybe_text()
     currency: str | None = _maybe_text()
     lease_token: str = _text(default="")
+    settled_by: str | None = _maybe_text()  # callback, look_up: where it was not its answer
     started_at: int = _time()
     finished_at: int | None = _maybe_time()
     sent_at: int | None = _maybe_time()
@@ -226,10 +239,11 @@ class AttemptRow(Base, table=True):
 
 
 class ReceiptRow(Base, table=True):
-    """One callback of a vendor about an attempt; kept once, also when it changes nothing.
+    """One word of a vendor about an attempt; kept once, also when it changes nothing.
 
-    `verdict` is `applied`, `kept` (older than what we knew), `parked` (its attempt is not known
-    yet) or `foreign` (it contradicts the attempt it names).
+    `source` is `callback`, or `look_up` or `backfill` where we asked. `verdict` is `applied`,
+    `kept` (older than what we knew), `parked` (its attempt is not known yet) or `foreign` (it
+    contradicts the attempt it names).
     """
 
     __tablename__ = "receipts"
@@ -249,6 +263,7 @@ class ReceiptRow(Base, table=True):
     connection: str = _text()
     dedupe_key: str = _text()
     inbox_id: str | None = _maybe_text()
+    source: str | None = _maybe_text()
     attempt_id: str | None = _maybe_text()
     provider_message_id: str | None = _maybe_text()
     account: str | None = _maybe_text()
@@ -410,6 +425,34 @@ class SubscriptionRow(Base, table=True):
     updated_at: int = _time()
 
 
+class LookupRow(Base, table=True):
+    """An attempt whose outcome was unknown: when its vendor is asked next. Stays until a vendor's
+    id proves the attempt, so that no other one of the same text is taken for it."""
+
+    __tablename__ = "lookups"
+    __table_args__ = (Index("ix_lookups_due", "due_at"),)
+    tenant_id: str = _key()
+    attempt_id: str = _key()
+    provider: str = _text()
+    tries: int = Field(default=0, sa_type=Integer)
+    due_at: int = _time()  # also the lease of whoever asks
+    created_at: int = _time()
+
+
+class BackfillRow(Base, table=True):
+    """Until when somebody listened to a vendor account, and what is to be asked for since."""
+
+    __tablename__ = "backfills"
+    tenant_id: str = _key()
+    connection: str = _key()
+    account: str = _key()
+    heard_at: int = _time()  # when a serving process last could store
+    missing_since: int | None = _maybe_time()
+    tries: int = Field(default=0, sa_type=Integer)
+    token: str | None = _maybe_text()  # of the process that asks
+    due_at: int = _time(default=0)  # also its lease
+
+
 def table(row: type[Base]) -> Any:
     """The Core table behind a row class; statements are written on it."""
     return row.__table__  # type: ignore[attr-defined]
@@ -427,3 +470,5 @@ idempotency = table(IdempotencyRow)
 api_keys = table(ApiKeyRow)
 media = table(MediaRow)
 subscriptions = table(SubscriptionRow)
+lookups = table(LookupRow)
+backfills = table(BackfillRow)

@@ -1,0 +1,75 @@
+"""A stored message as its provider is to send it, and what it needs of one. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.domain import (
+    Channel,
+    Clock,
+    MessageType,
+    OutboundMedia,
+    OutboundMessage,
+    Sender,
+)
+from gateway.routing import Needs, Pick
+from gateway.store.deliveries import Attempt
+
+Row = Mapping[str, Any]
+
+
+def outgoing(attempt: Attempt, sender: Sender, origin: str, clock: Clock) -> OutboundMessage:
+    """A leased message as the provider of an attempt is to send it."""
+    row = attempt.due.message
+    extra: dict[str, Any] = json.loads(row["extra"]) if row["extra"] else {}
+    media = json.loads(row["media"]) if row["media"] else ()
+    left = (row["expires_at"] - int(clock.now().timestamp() * 1000)) // 1000
+    return OutboundMessage(
+        message_id=attempt.due.message_id,
+        attempt_id=attempt.id,
+        channel=Channel(row["channel"]),
+        to=row["to_address"],
+        sender=sender,
+        type=MessageType(row["type"]),
+        body=row["body"],
+        content=json.loads(row["content"]) if row["content"] else {},
+        media=tuple(_media(file, origin) for file in media),
+        reply_to=row["reply_to"],
+        template=extra.get("template"),
+        subject=row["subject"],
+        html=extra.get("html"),
+        callback_url=f"{origin}/api/webhooks/{attempt.provider}?attempt={attempt.id}",
+        validity=max(1, int(left)),
+    )
+
+
+def _media(file: dict[str, Any], origin: str) -> OutboundMedia:
+    url = str(file["url"])
+    return OutboundMedia(
+        url=origin + url if url.startswith("/") else url,
+        content_type=file.get("content_type"),
+        filename=file.get("filename"),
+    )
+
+
+def needs_of(row: Row) -> Needs:
+    """What a stored message asks of a provider, but for where its files are."""
+    extra = json.loads(row["extra"]) if row["extra"] else {}
+    return Needs(
+        channel=Channel(row["channel"]),
+        type=MessageType(row["type"]),
+        media=len(json.loads(row["media"])) if row["media"] else 0,
+        html="html" in extra,
+        template="template" in extra,
+    )
+
+
+def explained(pick: Pick) -> str | None:
+    """Why this provider and not those before it, as it is stored with the attempt; None for the
+    first of a chain."""
+    if pick.why is None and not pick.passed_over:
+        return None
+    over = [{"provider": name, "reason": reason} for name, reason in pick.passed_over]
+    return json.dumps({"why": pick.why, "passed_over": over}, separators=(",", ":"))

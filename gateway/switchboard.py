@@ -1,0 +1,218 @@
+"""Who is asked next, by what this process knows: chains, pins, breakers, who has just come back.
+
+Decides nothing by itself: `routing` does, purely. While nothing is wrong it takes the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway import breaker, routing
+from gateway.breaker import Sign, State, sign_of
+from gateway.circuits import Circuits, Probe
+from gateway.domain import Channel, Sender
+from gateway.errors import ProviderError
+from gateway.outgoing import needs_of
+from gateway.routing import PROBE, READY, May, Pick, Route, Tried, Wait
+from gateway.store.breakers import Place
+from gateway.store.claims import names
+
+SOON = 1000  # milliseconds
+
+Row = Mapping[str, Any]
+YES, NOT_HERE = May(READY), May("not_set_up")
+
+
+@dataclass(slots=True)
+class Ramp:
+    """How many may be sent at once by a provider that has just come back: 1, 2, 4 …"""
+
+    most: int = 1
+    good: int = 0
+
+
+class Switchboard:
+    """Knows whom to ask. `chains` are those of the settings, `routes` all that is set up here."""
+
+    def __init__(
+        self,
+        circuits: Circuits,
+        routes: Mapping[str, Route],
+        chains: Mapping[Channel, Sequence[Route]],
+        *,
+        seats: int = 256,
+    ) -> None:
+        self.circuits = circuits
+        self.routes = routes
+        self.chains = chains
+        self._seats = seats
+        self._ramps: dict[str, Ramp] = {}
+        self._flying: dict[str, int] = dict.fromkeys(routes, 0)
+        self._all = frozenset(routes)
+        self._picks = {name: Pick(name) for name in routes}
+        self.freed: Callable[[], None] = lambda: None  # called when more may be sent than before
+        circuits.on_switch = self._switched
+
+    def _switched(self, place: Place, closed: bool) -> None:
+        if not place.sender:
+            self._ramps.pop(place.provider, None)
+        if closed:
+            if not place.sender and place.provider in self.routes:
+                self._ramps[place.provider] = Ramp()
+            self.freed()
+
+    @property
+    def _calm(self) -> bool:
+        return self.circuits.calm and not self._ramps
+
+    def order(self, channel: str, candidates: Sequence[str]) -> tuple[str, ...]:
+        """The candidates with those that an operator has pinned first."""
+        first = [name for name in self.pinned(channel) if name in candidates]
+        return (*first, *(name for name in candidates if name not in first))
+
+    def pinned(self, channel: str) -> tuple[str, ...]:
+        """What is pinned on a channel, the newest first."""
+        now = self.circuits.now()
+        held = (pin for pin in self.circuits.pins if pin.channel in ("", channel))
+        return tuple(dict.fromkeys(pin.provider for pin in held if pin.until > now))
+
+    def may(self, name: str, sender: str) -> May:
+        """Whether a provider, and a sender at it, may be asked now."""
+        if name not in self.routes:
+            return NOT_HERE
+        whole = self._unless_open(self.circuits.place(name))
+        if whole is not None:
+            return whole
+        ramp = self._ramps.get(name)
+        if ramp is not None and self._flying[name] >= ramp.most:
+            return May("busy", self.circuits.now() + SOON)
+        ours = self._unless_open(self.circuits.place(name, sender)) if sender else None
+        if ours is None or ours.word == PROBE:
+            return ours or YES
+        return May("sender_blocked", ours.free_at)
+
+    def _unless_open(self, place: Place) -> May | None:
+        circuit, now = self.circuits.circuit(place), self.circuits.now()
+        if circuit.state is State.CLOSED:
+            return None
+        if self.circuits.may_probe(place):
+            return May(PROBE)
+        free_at = breaker.free_at(circuit, now)
+        if circuit.state is State.OPEN:
+            return May("breaker_open", free_at)
+        return May("breaker_half_open", free_at if place.sender else min(free_at, now + SOON))
+
+    def pick(self, row: Row, route: str, tried: Sequence[Tried] = ()) -> Pick | Wait:
+        """Who is asked next for a message."""
+        able = names(route)
+        if self._calm and not tried and able[0] in self._picks and self._leads(row, able[0]):
+            return self._picks[able[0]]
+        order, may = self._asked(row, able)
+        pinned = self.pinned(row["channel"]) if self.circuits.pins else ()
+        found = routing.pick(order, tried, may, self.circuits.now(), pinned)
+        if isinstance(found, Wait):
+            return found
+        left = self._left_out(row, able, found.provider)
+        if left and found.why is None:
+            found = replace(found, why="next in the chain")
+        return replace(found, passed_over=(*left, *found.passed_over)) if left else found
+
+    def _asked(self, row: Row, able: Sequence[str]) -> tuple[tuple[str, ...], Callable[[str], May]]:
+        def may(name: str) -> May:
+            known = self.routes.get(name)
+            return self.may(name, self.sender(row, known).key if known else "")
+
+        return self.order(row["channel"], able), may
+
+    def sender(self, row: Row, route: Route) -> Sender:
+        """Our side of a message at a provider."""
+        known = self.routes.values()
+        return routing.sender_at(route, Channel(row["channel"]), row["from_address"], known)
+
+    def _leads(self, row: Row, name: str) -> bool:
+        chain = self.chains.get(row["channel"])
+        return not chain or chain[0].name == name
+
+    def _left_out(self, row: Row, able: Sequence[str], chosen: str) -> list[tuple[str, str]]:
+        """Those of the chain before the chosen one that this message was never meant for."""
+        left: list[tuple[str, str]] = []
+        for route in self.chains.get(row["channel"], ()):
+            if route.name == chosen:
+                break
+            if route.name not in able:
+                left.append((route.name, self._why_not(row, route, chosen)))
+        return left
+
+    def _why_not(self, row: Row, route: Route, chosen: str) -> str:
+        lacking = routing.lacks(route.capabilities, needs_of(row))
+        if lacking is not None:
+            return f"cannot send {lacking}"
+        ours = routing.owns(self.routes[chosen], Channel(row["channel"]), row["from_address"])
+        return "another_sender" if ours else "not_in_route"
+
+    def elsewhere(self, row: Row, route: str, tried: Sequence[Tried]) -> bool:
+        """Whether, after the last attempt, another provider may be asked at once."""
+        order, may = self._asked(row, names(route))
+        return len(order) > 1 and routing.elsewhere(order, tried, may, self.circuits.now())
+
+    def able(self) -> frozenset[str]:
+        """The providers that may be asked now."""
+        if self._calm:
+            return self._all
+        return frozenset((*self.rooms()[0], *self.rooms()[1]))
+
+    def rooms(self) -> tuple[tuple[str, ...], dict[str, int]]:
+        """The providers that may be asked without a bound, and those for so many more messages."""
+        if self._calm:
+            return tuple(self.routes), {}
+        free: list[str] = []
+        few: dict[str, int] = {}
+        for name in self.routes:
+            ramp, word = self._ramps.get(name), self.may(name, "").word
+            if word == PROBE:
+                few[name] = 1
+            elif word == READY and ramp is not None:
+                few[name] = ramp.most - self._flying[name]
+            elif word == READY:
+                free.append(name)
+        return tuple(free), few
+
+    def took(self, name: str) -> None:
+        """A message is being sent by a provider."""
+        self._flying[name] += 1
+
+    def left(self, name: str) -> None:
+        """It is not any more."""
+        self._flying[name] -= 1
+
+    async def probe(self, row: Row, name: str) -> Probe | None:
+        """Asks for the right to probe a provider, or, where that is well, our sender at it."""
+        place = self.circuits.place(name)
+        if self.circuits.circuit(place).state is State.CLOSED:
+            place = self.circuits.place(name, self.sender(row, self.routes[name]).key)
+        return await self.circuits.probe(place)
+
+    def heard(
+        self, name: str, sender: str, message: str, error: ProviderError | None, probe: Probe | None
+    ) -> None:
+        """What an answer says about its provider, and about its sender there."""
+        if self._ramps:
+            self._grow(name, error)
+        self.circuits.heard(name, sender, message, error, probe)
+
+    def _grow(self, name: str, error: ProviderError | None) -> None:
+        """After a breaker has closed, as many are sent at once as went well, twice over."""
+        ramp = self._ramps.get(name)
+        if ramp is None:
+            return
+        if sign_of(error) is Sign.WELL:
+            ramp.good += 1
+            if ramp.good >= ramp.most:
+                ramp.most, ramp.good = ramp.most * 2, 0
+        elif sign_of(error) is not Sign.NOTHING:
+            ramp.most, ramp.good = 1, 0
+        if ramp.most >= self._seats:
+            del self._ramps[name]
+        self.freed()
