@@ -146,6 +146,17 @@ def test_bad_json_is_400_and_deep_json_422_and_a_half_surrogate_422(idle_sqlite:
     assert post(b"x" * (1024 * 1024 + 1)).status_code == 413
 
 
+def test_who_asks_before_a_body_that_is_too_large_is_not_asked_for_it(idle_sqlite: Client) -> None:
+    head = (
+        f"POST /api/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        "Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 3000000\r\n\r\n"
+    )
+    port = int(idle_sqlite.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
+        wire.sendall(head.encode())
+        assert wire.recv(65536).startswith(b"HTTP/1.1 413")
+
+
 def test_text_of_every_kind_is_kept_exactly(idle: Client) -> None:
     family = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
     text = f"line one\nline two\ttab {family} \u202eRTL e\u0301 é &=+%\x7f"

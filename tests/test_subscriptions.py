@@ -113,7 +113,7 @@ def test_a_claimed_one_is_not_given_twice_until_its_lease_is_over(store: Store) 
     store.receive("k1", wanted())
     (row,) = want(store)
     assert (row["token"], row["tries"]) == ("t1", 1)
-    assert 0 <= row["age"] < 120_000
+    assert 0 <= row["age"] < 3_600_000  # since these tests began
     assert want(store) == []
     store.change("UPDATE subscriptions SET due_at = 1")
     assert want(store)[0]["tries"] == 2
