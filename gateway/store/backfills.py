@@ -14,8 +14,9 @@ from gateway.store import inbox
 from gateway.store.batcher import Operation
 from gateway.store.inbox import DEDUPE, Delivery
 from gateway.store.rows import insert, present, select, update
-from gateway.store.tables import attempts, backfills, messages
+from gateway.store.tables import attempts, messages
 from gateway.store.tx import Tx
+from gateway.store.vendor_tables import backfills
 
 KEY = ("tenant_id", "connection", "account")
 COLUMNS = tuple(column.name for column in backfills.columns)

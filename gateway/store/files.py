@@ -8,8 +8,8 @@ from typing import Any
 
 from gateway.store.batcher import Operation
 from gateway.store.rows import update
-from gateway.store.tables import media
 from gateway.store.tx import Tx
+from gateway.store.vendor_tables import media
 
 
 @dataclass(frozen=True, slots=True)

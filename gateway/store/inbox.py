@@ -32,8 +32,9 @@ from gateway.store.conversations import Wanted
 from gateway.store.database import Again
 from gateway.store.opt_outs import Word
 from gateway.store.rows import insert, select
-from gateway.store.tables import inbox, media, messages
+from gateway.store.tables import inbox, messages
 from gateway.store.tx import Tx
+from gateway.store.vendor_tables import media
 
 EMPTY_MESSAGE: dict[str, Any] = dict.fromkeys(c.name for c in messages.columns)
 DETOUR = 60_000  # milliseconds

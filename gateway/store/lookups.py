@@ -15,8 +15,9 @@ from gateway.store import inbox
 from gateway.store.batcher import Operation
 from gateway.store.inbox import Delivery
 from gateway.store.rows import present, select, update
-from gateway.store.tables import attempts, lookups
+from gateway.store.tables import attempts
 from gateway.store.tx import Tx
+from gateway.store.vendor_tables import lookups
 
 NOTED = 500  # attempts that are noted in one go
 OPEN = (Status.SENDING, Status.UNKNOWN)

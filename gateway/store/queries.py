@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from gateway.store.tables import attempts, conversations, idempotency, media, messages
+from gateway.store.tables import attempts, conversations, idempotency, messages
 from gateway.store.tx import Tx
+from gateway.store.vendor_tables import media
 
 MESSAGE_FILTERS = {
     "status": "status",

@@ -16,8 +16,8 @@ from gateway.clock import new_id, to_ms
 from gateway.domain import Handshake, Verified
 from gateway.store.batcher import Operation
 from gateway.store.rows import insert, update
-from gateway.store.tables import subscriptions
 from gateway.store.tx import Tx
+from gateway.store.vendor_tables import subscriptions
 
 STATES = {"subscription": "pending", "unsubscribed": "unsubscribed"}  # by a handshake's kind
 KEY = ("connection", "topic_arn", "endpoint")

@@ -2,7 +2,10 @@
 
 from alembic import context
 
+from gateway.store import breaker_tables, opt_out_tables, vendor_tables
 from gateway.store.tables import Base
+
+EVERY = (breaker_tables, opt_out_tables, vendor_tables)  # they add theirs to the metadata
 
 connection = context.config.attributes["connection"]
 context.configure(
