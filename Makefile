@@ -27,7 +27,7 @@ run: setup      ## Run the gateway on this machine, with the console for a vendo
 	@exec $(BIN)/gateway serve --dev
 
 test: setup     ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 test-localstack: setup $(LOCAL)/.installed ## Test against LocalStack, which signs as Amazon SNS does
 	LOCALSTACK_PYTHON=$(CURDIR)/$(LOCAL)/bin/python \

@@ -225,7 +225,7 @@ async def test_every_fault_has_its_class_and_one_request(
     entry: Setup, fault: str, vendor: LoopbackVendor
 ) -> None:
     vendor.always, expected = FAULTS[fault]
-    async with provider(entry, vendor.url, timeout=0.5) as made:
+    async with provider(entry, vendor.url, timeout=1.5) as made:
         failed = await error_from(made, message(body="once"))
         await asyncio.sleep(0)
     assert type(failed) is expected
