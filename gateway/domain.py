@@ -199,6 +199,7 @@ class Capabilities:
     can_look_up: bool = False
     fetches_media: bool = False
     deduplicates: bool = False
+    seats: int | None = None  # messages that it sends at once; None: as many as the worker does
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

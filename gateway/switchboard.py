@@ -6,7 +6,7 @@ Decides nothing by itself: `routing` does, purely. While nothing is wrong it tak
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway import breaker, routing
@@ -33,6 +33,16 @@ class Ramp:
     good: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Who may be asked without a bound, and who for so many more messages. What is meant for one
+    of `kept` waits for a seat there, and is not passed on to who is next in its chain."""
+
+    free: tuple[str, ...]
+    few: Mapping[str, int] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+
+
 class Switchboard:
     """Knows whom to ask. `chains` are those of the settings, `routes` all that is set up here."""
 
@@ -48,6 +58,11 @@ class Switchboard:
         self.routes = routes
         self.chains = chains
         self._seats = seats
+        self._bounds = {
+            route.name: bound
+            for route in routes.values()
+            if (bound := route.capabilities.seats) is not None and bound < seats
+        }
         self._ramps: dict[str, Ramp] = {}
         self._flying: dict[str, int] = dict.fromkeys(routes, 0)
         self._all = frozenset(routes)
@@ -161,23 +176,37 @@ class Switchboard:
         """The providers that may be asked now."""
         if self._calm:
             return self._all
-        return frozenset((*self.rooms()[0], *self.rooms()[1]))
+        rooms = self.rooms()
+        return frozenset((*rooms.free, *rooms.few))
 
-    def rooms(self) -> tuple[tuple[str, ...], dict[str, int]]:
-        """The providers that may be asked without a bound, and those for so many more messages."""
-        if self._calm:
-            return tuple(self.routes), {}
+    def rooms(self) -> Rooms:
+        """Who may be asked now, and for how many more messages."""
+        if self._calm and not self._bounds:
+            return Rooms(tuple(self.routes))
         free: list[str] = []
         few: dict[str, int] = {}
         for name in self.routes:
-            ramp, word = self._ramps.get(name), self.may(name, "").word
+            word, most = self.may(name, "").word, self._most(name)
             if word == PROBE:
                 few[name] = 1
-            elif word == READY and ramp is not None:
-                few[name] = ramp.most - self._flying[name]
+            elif word == READY and most is not None:
+                few[name] = most - self._flying[name]
             elif word == READY:
                 free.append(name)
-        return tuple(free), few
+        kept = (name for name in few if name in self._bounds and name not in self._ramps)
+        return Rooms(tuple(free), few, tuple(kept))
+
+    def _most(self, name: str) -> int | None:
+        """How many messages it may be sent at once, where that is bounded."""
+        bound, ramp = self._bounds.get(name), self._ramps.get(name)
+        if ramp is None:
+            return bound
+        return ramp.most if bound is None else min(bound, ramp.most)
+
+    def full(self, name: str) -> bool:
+        """Whether a provider has no seat for one more message."""
+        bound = self._bounds.get(name)
+        return bound is not None and self._flying[name] >= bound
 
     def took(self, name: str) -> None:
         """A message is being sent by a provider."""

@@ -80,7 +80,7 @@ class Worker:
         if self._free <= 0 or self._stopping or not self._tasks:
             return False
         pick = self._board.pick(new.row, new.route)
-        if isinstance(pick, Wait) or pick.probe:
+        if isinstance(pick, Wait) or pick.probe or self._board.full(pick.provider):
             return False
         route = self._board.routes[pick.provider]
         sender = self._board.sender(new.row, route)
@@ -186,16 +186,16 @@ class Worker:
         """What to ask for: at most so much as those have room for who are probed or have just come
         back, the rest for those who are well, if there is any."""
         lease = int(self._limits.lease * 1000)
-        free, few = self._board.rooms()
+        rooms = self._board.rooms()
         claims = []
-        for name, room in few.items():
+        for name, room in rooms.few.items():
             part = min(room, seats)
             if part > 0:
                 claims.append(Claim(new_id("lease"), part, lease, (name,)))
                 seats -= part
-        wide = bool(free and seats)
+        wide = bool(rooms.free and seats)
         if wide:
-            claims.append(Claim(new_id("lease"), seats, lease, free))
+            claims.append(Claim(new_id("lease"), seats, lease, rooms.free, rooms.kept))
         return claims, wide
 
     def _sent(self, task: asyncio.Task[None]) -> None:

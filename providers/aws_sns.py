@@ -28,7 +28,7 @@ from gateway.domain import (
 )
 from gateway.errors import Ambiguous, Unsupported
 from providers import _aws_setup
-from providers._aws import Aws, AwsAccount
+from providers._aws import SEATS, Aws, AwsAccount
 from providers._aws_media import WEB, Bucket, place
 from providers._aws_sns_tables import PUBLISH, TEXT
 from providers._aws_topics import Topics
@@ -155,7 +155,7 @@ class AwsSns:
 
     name = "aws_sns"
     Settings = AwsSnsSettings
-    capabilities = Capabilities(channels=SMS)
+    capabilities = Capabilities(channels=SMS, seats=SEATS)
 
     @classmethod
     def connection(cls, settings: AwsSnsSettings) -> Connection:
@@ -330,6 +330,7 @@ def _able(bucket: str) -> Capabilities:
         media_from=(WEB, place(bucket, "{tenant}")) if bucket else (WEB,),
         types=frozenset({MessageType.TEXT}) | (FILES if bucket else set()),
         reports_delivery=True,
+        seats=SEATS,
     )
 
 

@@ -78,6 +78,7 @@ class Claim:
     limit: int
     lease: int
     providers: tuple[str, ...]  # that may be asked: what only others can send is left to them
+    kept: tuple[str, ...] = ()  # others, whose claims of their own get what is meant for them first
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +122,15 @@ def claim(tx: Tx, items: Sequence[Claim]) -> Sequence[list[Due] | Exception]:
     return [_claim(tx, item, waits) for item in items]
 
 
+def _gets(item: Claim, route: str) -> bool:
+    """Whether the first of a route that may be asked is one of a claim's own."""
+    first = (name for name in names(route) if name in item.providers or name in item.kept)
+    return next(first, None) in item.providers
+
+
 def _claim(tx: Tx, item: Claim, waits: dict[str, list[int]]) -> list[Due]:
-    able = frozenset(item.providers)
     places = [
-        (lane, route)
-        for route, lanes in waits.items()
-        if not able.isdisjoint(names(route))
-        for lane in lanes
+        (lane, route) for route, lanes in waits.items() if _gets(item, route) for lane in lanes
     ]
     if not places:
         return []

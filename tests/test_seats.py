@@ -1,0 +1,119 @@
+"""A provider that sends only so many messages at once is given no more: what is for it waits in the
+queue, in its order, at no cost, and is not passed on to who is next in its chain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from gateway.clock import SystemClock
+from gateway.domain import Channel, OutboundMessage, Priority, Receipt
+from gateway.outbound import Draft, Outbound
+from gateway.worker import Worker
+from tests.stored import TENANT, Store, person
+from tests.test_failover import FOR_LONG, PATIENT, ROUTES, accept, path
+from tests.working import SMS, Vendor, at_work, ended, until
+
+pytestmark = pytest.mark.anyio
+
+BOUND = replace(ROUTES[0], capabilities=replace(SMS, seats=3))
+BOTH = (BOUND, ROUTES[1])
+
+
+async def slowly(vendor: Vendor, message: OutboundMessage) -> Receipt:
+    await asyncio.sleep(0.01)
+    return Receipt(provider_message_id=f"SM-{message.attempt_id}")
+
+
+@asynccontextmanager
+async def working(store: Store, *vendors: Vendor) -> AsyncIterator[Worker]:
+    """A worker with seats for all, and a chain whose first has three."""
+    given = {"retry": PATIENT, "policy": FOR_LONG, "senders": FOR_LONG, "seats": 64}
+    async with at_work(store, *vendors, routes=BOTH[: len(vendors)], **given) as worker:
+        yield worker
+
+
+async def test_it_never_has_more_than_it_can_carry_and_each_is_tried_once(store: Store) -> None:
+    one = Vendor(slowly)
+    ids = [accept(store, number) for number in range(40)]
+    async with working(store, one):
+        await ended(store, *ids)
+    assert one.most == 3
+    assert sorted(call.message_id for call in one.calls) == ids
+    assert {len(path(store, id_)) for id_ in ids} == {1}
+
+
+async def test_what_waits_for_a_seat_is_not_passed_on(store: Store) -> None:
+    one, two = Vendor(slowly), Vendor()
+    ids = [accept(store, number) for number in range(40)]
+    async with working(store, one, two):
+        await ended(store, *ids)
+    assert (one.most, len(one.calls), two.calls) == (3, 40, [])
+
+
+async def test_who_has_seats_is_not_held_up_by_who_has_none(store: Store) -> None:
+    gate = asyncio.Event()
+
+    async def stuck(vendor: Vendor, message: OutboundMessage) -> Receipt:
+        await gate.wait()
+        return Receipt(provider_message_id=f"SM-{message.attempt_id}")
+
+    one, two = Vendor(stuck), Vendor()
+    first = [accept(store, number) for number in range(9)]
+    async with working(store, one, two):
+        await until(lambda: len(one.calls) == 3)
+        id_ = await asyncio.to_thread(alone, store)
+        await ended(store, id_)
+        gate.set()
+        await ended(store, *first)
+    assert [call.message_id for call in two.calls] == [id_]
+
+
+def alone(store: Store) -> str:
+    """A message that only the second may send."""
+    id_ = accept(store, 99)
+    store.change("UPDATE queue SET route = 'two' WHERE message_id = ?", id_)
+    return id_
+
+
+async def test_what_is_urgent_has_the_next_seat(store: Store) -> None:
+    one = Vendor(slowly)
+    for number in range(60):
+        accept(store, number, priority="low")
+    async with working(store, one) as worker:
+        await until(lambda: len(one.calls) >= 6)
+        urgent = await asyncio.to_thread(accept, store, 99, priority="urgent")
+        before = len(one.calls)
+        worker.poke()
+        await ended(store, urgent)
+    place = [call.message_id for call in one.calls].index(urgent)
+    assert place <= before + 6  # those that were claimed or on their way
+
+
+async def test_a_message_is_handed_over_only_while_there_is_a_seat(store: Store) -> None:
+    one = Vendor(slowly)
+    async with working(store, one) as worker:
+        outbound = Outbound(
+            worker._batcher,
+            {Channel.SMS: (BOUND,)},
+            SystemClock(),
+            region=None,
+            expiry=3600,
+            idempotency=3600,
+            local=worker,
+        )
+        asked = [
+            outbound.accept(
+                Draft(channel=Channel.SMS, to=person(n), body="hi", priority=Priority.HIGH),
+                tenant_id=TENANT,
+            )
+            for n in range(40)
+        ]
+        ids = [str(done.view["id"]) for done in await asyncio.gather(*asked)]
+        await ended(store, *ids)
+    assert one.most == 3
+    assert {len(path(store, id_)) for id_ in ids} == {1}
