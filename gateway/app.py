@@ -36,6 +36,7 @@ from gateway.lookups import LookUpWorker
 from gateway.media import Folder, MediaWorker
 from gateway.metrics import Metrics
 from gateway.outbound import Outbound
+from gateway.rounds import Rounds
 from gateway.routing import Retry
 from gateway.scrape import Scrape
 from gateway.sending import Limits
@@ -76,6 +77,13 @@ class Gateway:
         self.hub = Hub(self.reader)
         self.listener = Listener(self.database, self._committed)
         self.folder = Folder(settings.data_dir / "media")
+        self._receiving()
+        self._sending()
+        self._beside()
+
+    def _receiving(self) -> None:
+        """What takes webhooks."""
+        settings = self.settings
         self.spool = Spool(settings.spool, settings.spool_max_bytes) if self.serving else None
         self.inbound = Inbound(
             self.batcher,
@@ -84,27 +92,19 @@ class Gateway:
             webhooks=self.adapters.webhooks,
         )
         self.drain = Drain(self.spool, self.batcher, self.inbound) if self.spool else None
+
+    def _sending(self) -> None:
+        """What accepts and sends messages."""
+        settings, made = self.settings, self.adapters
         self.circuits = Circuits(
-            self.batcher, self.reader, self.adapters.routes, self.clock, policy=policy(settings)
+            self.batcher, self.reader, made.routes, self.clock, policy=policy(settings)
         )
         self.board = Switchboard(
-            self.circuits,
-            self.adapters.routes,
-            self.adapters.chains,
-            seats=settings.worker_seats,
-        )
-        self.scrape = Scrape(
-            self.metrics,
-            self.reader,
-            self.clock,
-            providers=self.adapters.providers,
-            known=[entry.name for entry in catalog.CATALOG],
-            failing=lambda: self.batcher.failing,
-            spool=self.spool,
+            self.circuits, made.routes, made.chains, seats=settings.worker_seats
         )
         self.worker = Worker(
             self.batcher,
-            self.adapters.providers,
+            made.providers,
             self.board,
             self.clock,
             limits(settings),
@@ -114,25 +114,41 @@ class Gateway:
         )
         self.outbound = Outbound(
             self.batcher,
-            self.adapters.chains,
+            made.chains,
             self.clock,
             region=settings.default_region,
             expiry=settings.message_expiry,
             idempotency=settings.idempotency_retention,
             local=self.worker if self.working else None,
         )
-        self.media = MediaWorker(
-            self.batcher,
-            self._fetchers(),
-            self.folder,
-            limit=settings.media_max_bytes,
+
+    def _beside(self) -> None:
+        """What is done beside requests and sends."""
+        made = self.adapters
+        self.scrape = Scrape(
+            self.metrics,
+            self.reader,
+            self.clock,
+            providers=made.providers,
+            known=[entry.name for entry in catalog.CATALOG],
+            failing=lambda: self.batcher.failing,
+            spool=self.spool,
         )
+        limit = self.settings.media_max_bytes
+        self.media = MediaWorker(self.batcher, self._fetchers(), self.folder, limit=limit)
         self.confirmations = ConfirmationWorker(
             self.batcher,
-            {n: hook for n, hook in self.adapters.webhooks.items() if isinstance(hook, Confirms)},
+            {n: hook for n, hook in made.webhooks.items() if isinstance(hook, Confirms)},
         )
         self.look_ups, self.backfill = self._askers()
-        self.housekeeping: asyncio.Task[None] | None = None
+        self.retention = Rounds("retention", self._prune, poll=60.0)
+        self.pokes = {
+            "events": self.hub.poke,
+            "queue": self.worker.poke,
+            TOPIC: self.circuits.poke,
+            "media": self.media.rounds.poke,
+            "handshakes": self.confirmations.rounds.poke,
+        }
 
     def _askers(self) -> tuple[LookUpWorker, BackfillWorker]:
         """Who asks vendors that can be asked, beside sending."""
@@ -166,16 +182,8 @@ class Gateway:
 
     def _committed(self, topics: set[str]) -> None:
         """Something was written, here or elsewhere: wake those whom it concerns."""
-        if "events" in topics:
-            self.hub.poke()
-        if "queue" in topics:
-            self.worker.poke()
-        if TOPIC in topics:
-            self.circuits.poke()
-        if "media" in topics:
-            self.media.poke()
-        if "handshakes" in topics:
-            self.confirmations.poke()
+        for topic in topics & self.pokes.keys():
+            self.pokes[topic]()
 
     async def start(self) -> None:
         """Starts what runs beside the requests."""
@@ -191,22 +199,21 @@ class Gateway:
         if self.working:
             await self.circuits.hurry()
             await self.worker.start()
-            self.media.start()
-            self.confirmations.start()
+            self.media.rounds.start()
+            self.confirmations.rounds.start()
             self.look_ups.start()
-            self.housekeeping = asyncio.create_task(self._prune(), name="gateway-retention")
+            self.retention.start()
 
     async def stop(self) -> None:
         """Ends everything: streams, claims, what is in flight, then the store."""
         if self.serving:
             await self.hub.stop()
             await self.backfill.stop()
-        if self.housekeeping is not None:
-            self.housekeeping.cancel()
         if self.working:
+            await self.retention.stop()
             await self.look_ups.stop()
-            await self.confirmations.stop()
-            await self.media.stop()
+            await self.confirmations.rounds.stop()
+            await self.media.rounds.stop()
             await self.worker.stop(self.settings.shutdown_timeout)
         for provider in self.adapters.providers.values():
             await provider.aclose()
@@ -220,19 +227,16 @@ class Gateway:
         self.reader.close()
         self.database.close()
 
-    async def _prune(self) -> None:
+    async def _prune(self) -> bool:
+        """Takes a piece of what is old; whether there may be more."""
         from gateway.store.retention import PIECE, PRUNE, Kept
 
-        kept = Kept(
-            int(self.settings.events_retention * 1000), int(self.settings.inbox_retention * 1000)
-        )
-        while True:
-            try:
-                gone = await self.batcher.submit(PRUNE, kept)
-            except Exception as error:
-                log.warning("cannot prune: %s", error)
-                gone = 0
-            await asyncio.sleep(1 if gone >= PIECE else 60)
+        settings = self.settings
+        kept = Kept(int(settings.events_retention * 1000), int(settings.inbox_retention * 1000))
+        more = await self.batcher.submit(PRUNE, kept) >= PIECE
+        if more:
+            await asyncio.sleep(1)  # there is no hurry
+        return more
 
 
 def policy(settings: Settings) -> Policy:

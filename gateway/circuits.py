@@ -25,6 +25,7 @@ from gateway.errors import (
     StoreUnavailable,
     Throttled,
 )
+from gateway.patience import woken
 from gateway.routing import Route
 from gateway.store.batcher import Batcher
 from gateway.store.breakers import ASK, HEAR, HURRY, Ask, Heard, Hurry, Place, Standing
@@ -107,12 +108,7 @@ class Circuits:
 
     async def _follow(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(POLL):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
+            await woken(self._changed, POLL)
             await self._refresh()
 
     async def _refresh(self) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.domain import Confirms, Handshake
-from gateway.errors import OutcomeUnknown, ProviderError, Rejected, StoreUnavailable
+from gateway.errors import ProviderError, Rejected
+from gateway.rounds import Rounds
 from gateway.store.batcher import Batcher
 from gateway.store.subscriptions import DONE, WANT, Performed, Wanted
 
@@ -33,42 +34,12 @@ class ConfirmationWorker:
     ) -> None:
         self._batcher = batcher
         self._hooks = hooks
-        self._poll = poll
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self.rounds = Rounds("confirmations", self._turn, poll=poll)
 
-    def start(self) -> None:
-        """Begins to confirm."""
-        self._task = asyncio.create_task(self._run(), name="gateway-confirmations")
-
-    async def stop(self) -> None:
-        """Stops; what was under way is done again later, which harms nobody."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    def poke(self) -> None:
-        """A vendor asked for something."""
-        self._wake.set()
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                rows = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE))
-                if rows:
-                    await asyncio.gather(*(self._perform(row) for row in rows))
-                    continue
-                async with asyncio.timeout(self._poll):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            except (StoreUnavailable, OutcomeUnknown) as error:
-                log.warning("cannot look for confirmations: %s", error)
-                await asyncio.sleep(self._poll)
-            except Exception:
-                log.exception("cannot confirm subscriptions")
-                await asyncio.sleep(self._poll)
-            self._wake.clear()
+    async def _turn(self) -> bool:
+        rows = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE))
+        await asyncio.gather(*(self._perform(row) for row in rows))
+        return bool(rows)
 
     async def _perform(self, row: Mapping[str, Any]) -> None:
         performed = await self._try(row)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from gateway.patience import woken
 from gateway.store import feed
 from gateway.store.feed import Frame
 from gateway.store.reader import Reader
@@ -81,12 +82,7 @@ class Hub:
 
     async def _run(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self.poll):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
+            await woken(self._wake, self.poll)
             if not self._followers:
                 continue  # nobody listens
             try:

@@ -12,8 +12,9 @@ from typing import Any
 
 from gateway.clock import to_ms
 from gateway.domain import LOOK_UP, Channel, Clock, Listing, LooksUp, Sender, Sought
-from gateway.errors import AccountRefused, OutcomeUnknown, ProviderError, StoreUnavailable
+from gateway.errors import AccountRefused, ProviderError
 from gateway.fetched import Reading
+from gateway.rounds import Rounds
 from gateway.store.batcher import Batcher
 from gateway.store.lookups import SETTLE, WANT, Found, Looked, Wanted
 
@@ -69,31 +70,17 @@ class LookUpWorker:
         self._clock = clock
         self._after = after
         self._lease = int(lease * 1000)
-        self._poll = min(poll, max(after / 2, 0.05))
         self._paused: dict[str, float] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds("look-ups", self._turn, poll=min(poll, max(after / 2, 0.05)))
 
     def start(self) -> None:
         """Begins to look."""
         if self._sources and self._after:
-            self._task = asyncio.create_task(self._run(), name="gateway-look-ups")
+            self._rounds.start()
 
     async def stop(self) -> None:
         """Stops; what was being looked up is looked up again later."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                if await self._turn():
-                    continue
-            except (StoreUnavailable, OutcomeUnknown) as error:
-                log.warning("cannot look for unknown outcomes: %s", error)
-            except Exception:
-                log.exception("cannot look up unknown outcomes")
-            await asyncio.sleep(self._poll)
+        await self._rounds.stop()
 
     async def _turn(self) -> bool:
         """Looks up what is due; whether there may be more."""

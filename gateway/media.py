@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.domain import FetchedMedia, MediaFetcher
-from gateway.errors import OutcomeUnknown, ProviderError, Rejected, StoreUnavailable
+from gateway.errors import ProviderError, Rejected
+from gateway.rounds import Rounds
 from gateway.store.batcher import Batcher
 from gateway.store.files import DONE, WANT, Fetched, Wanted
 
@@ -118,42 +119,12 @@ class MediaWorker:
         self._fetchers = fetchers
         self._folder = folder
         self._limit = limit
-        self._poll = poll
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self.rounds = Rounds("media", self._turn, poll=poll)
 
-    def start(self) -> None:
-        """Begins to fetch."""
-        self._task = asyncio.create_task(self._run(), name="gateway-media")
-
-    async def stop(self) -> None:
-        """Stops; what was being fetched is fetched again later."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    def poke(self) -> None:
-        """Something came with files."""
-        self._wake.set()
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                rows = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE))
-                if rows:
-                    await asyncio.gather(*(self._fetch(row) for row in rows))
-                    continue
-                async with asyncio.timeout(self._poll):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            except (StoreUnavailable, OutcomeUnknown) as error:
-                log.warning("cannot look for media: %s", error)
-                await asyncio.sleep(self._poll)
-            except Exception:
-                log.exception("cannot fetch media")
-                await asyncio.sleep(self._poll)
-            self._wake.clear()
+    async def _turn(self) -> bool:
+        rows = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE))
+        await asyncio.gather(*(self._fetch(row) for row in rows))
+        return bool(rows)
 
     async def _fetch(self, row: Mapping[str, Any]) -> None:
         tenant_id, id_ = row["tenant_id"], row["id"]

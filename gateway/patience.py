@@ -50,6 +50,16 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
         return await _Begun(work, waits)
 
 
+async def woken(event: asyncio.Event, seconds: float) -> None:
+    """Waits until somebody sets the event, but no longer than that; then it is not set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass  # its time has come all the same
+    event.clear()
+
+
 async def discard(
     receive: Callable[[], Awaitable[Mapping[str, Any]]],
     headers: Iterable[tuple[bytes, bytes]] = (),

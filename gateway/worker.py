@@ -17,6 +17,7 @@ from gateway.clock import new_id
 from gateway.domain import Clock, Provider
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.outgoing import explained
+from gateway.patience import woken
 from gateway.routing import Pick, Wait
 from gateway.sending import Limits, OnAnswer, Sending, tried_of
 from gateway.store.accepts import HandOff, NewMessage, begun_by
@@ -158,12 +159,7 @@ class Worker:
                 await asyncio.sleep(self._limits.poll)
             if more:
                 continue
-            try:
-                async with asyncio.timeout(self._limits.poll):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
+            await woken(self._wake, self._limits.poll)
 
     async def _claim(self) -> bool:
         """Claims for the free seats; whether there may be more due for seats that are free."""

@@ -207,11 +207,11 @@ async def working(store: Store, vendor: Vendor) -> AsyncIterator[ConfirmationWor
     batcher = Batcher(store.database, lambda topics: None)
     batcher.start()
     worker = ConfirmationWorker(batcher, {"test": vendor}, poll=0.05)
-    worker.start()
+    worker.rounds.start()
     try:
         yield worker
     finally:
-        await worker.stop()
+        await worker.rounds.stop()
         await batcher.stop()
 
 
