@@ -115,6 +115,18 @@ class Metrics:
         self._clock = clock
         self._names = frozenset(names)
         self._ahead, self._asks_again = 0.0, float("-inf")
+        self._of_the_api()
+        self._of_sending()
+        self._of_webhooks()
+        self._of_the_store()
+        for name in providers:
+            for outcome in OUTCOMES:
+                self.attempts.show((name, outcome))
+        for name in webhooks:
+            for verdict in VERDICTS:
+                self.verdicts.show((name, verdict))
+
+    def _of_the_api(self) -> None:
         self.requests = Spread(
             "gateway_http_request_duration_seconds",
             "Time until an answer begins.",
@@ -129,6 +141,8 @@ class Metrics:
         self.events = Counts(
             "gateway_events_total", "Events that this process wrote to the feed.", "type"
         )
+
+    def _of_sending(self) -> None:
         self.attempts = Counts(
             "gateway_attempts_total",
             "Requests to send that were made to providers.",
@@ -151,6 +165,8 @@ class Metrics:
             HANDOVERS,
             *("provider", "channel"),
         )
+
+    def _of_webhooks(self) -> None:
         self.verdicts = Counts(
             "gateway_webhooks_total", "Webhook requests.", *("webhook", "verdict")
         )
@@ -165,6 +181,8 @@ class Metrics:
             "Verified webhooks that reached the database.",
             *("webhook", "state"),
         )
+
+    def _of_the_store(self) -> None:
         self.sizes = Spread(
             "gateway_store_batch_items", "Writes in one transaction.", SIZES, "operation"
         )
@@ -179,12 +197,6 @@ class Metrics:
             "Writes that failed or whose outcome is unknown.",
             "operation",
         )
-        for name in providers:
-            for outcome in OUTCOMES:
-                self.attempts.show((name, outcome))
-        for name in webhooks:
-            for verdict in VERDICTS:
-                self.verdicts.show((name, verdict))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """An HTTP request was answered; status 0: nobody waited for the answer."""
