@@ -10,7 +10,6 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -25,6 +24,7 @@ from gateway.errors import (
     Unsupported,
 )
 from providers._aws_wire import CalledOff, Flight
+from providers._retry_after import retry_after
 
 Kind: TypeAlias = type[ProviderError]
 Verdict: TypeAlias = tuple[Kind, str]
@@ -196,7 +196,7 @@ def _answered(error: BaseException, flight: Flight, tables: Tables) -> ProviderE
     response: Any = getattr(error, "response", None) or {}
     status = flight.status or 0
     code, reason = _word(response.get("Error", {}).get("Code")), _word(response.get("Reason"))
-    after = retry_after(flight.headers)
+    after = retry_after(flight.headers.get("retry-after", ""), flight.headers.get("date", ""))
     if 400 <= status < 500 and status != 408:
         if code in tables.codes:
             kind = tables.reasons.get(reason) or tables.codes[code]
@@ -213,18 +213,6 @@ def _narrowed(kind: Kind, response: Mapping[str, Any]) -> Kind:
     if kind is SenderRefused and "configuration" in str(response.get("ResourceType", "")):
         return AccountRefused
     return kind
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait (RFC 9110 10.2.3); a date is measured by the clock of the same answer."""
-    given = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", given):
-        return float(given)
-    try:
-        then, now = (parsedate_to_datetime(date) for date in (given, headers.get("date", "")))
-        return max(0.0, (then - now).total_seconds())
-    except (ValueError, TypeError):
-        return None
 
 
 def _word(value: object) -> str:

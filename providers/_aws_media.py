@@ -28,8 +28,9 @@ from gateway.errors import (
     Unsupported,
 )
 from providers._aws import Aws
-from providers._aws_errors import Tables, retry_after
+from providers._aws_errors import Tables
 from providers._fetch import fetch
+from providers._retry_after import retry_after
 
 WEB = "https://"
 LARGEST = 5 << 20  # bytes: more is not even read, as no network carries it
@@ -201,7 +202,9 @@ def _refused(status: int, code: str, headers: Mapping[str, str]) -> NoReturn:
     """What S3 said instead of yes."""
     kind = PUT.codes.get(code, AccountRefused)
     if kind is Throttled or status == 429:
-        raise PUT.error(Throttled, code, retry_after(headers))
+        raise PUT.error(
+            Throttled, code, retry_after(headers.get("retry-after", ""), headers.get("date", ""))
+        )
     passes = kind in (Unreachable, Ambiguous) or status >= 500 or status in (408, 409)
     raise PUT.error(Unreachable if passes else AccountRefused, code)
 

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.domain import Money, Receipt, Status
@@ -23,6 +22,7 @@ from gateway.errors import (
     Throttled,
     Unsupported,
 )
+from providers._retry_after import retry_after
 
 if TYPE_CHECKING:
     from providers._http import HttpAnswer
@@ -121,7 +121,7 @@ def failure(answer: HttpAnswer, payload: Mapping[str, Any]) -> ProviderError:
     """The error for an answer that is not a success: by its code if it is Twilio's, then by its
     status. Whatever is left is `Ambiguous`."""
     status, code = answer.status, _code(payload.get("code"))
-    after = retry_after(answer.headers)
+    after = retry_after(answer.headers.get("Retry-After", ""), answer.headers.get("Date", ""))
     if 400 <= status < 500 and status != 408:
         if code in ERRORS:
             return error_of(ERRORS[code], code, after)
@@ -154,18 +154,6 @@ def receipt(payload: Mapping[str, Any]) -> Receipt:
         segments=int(segments) or None if re.fullmatch(r"\d{1,4}", segments, re.ASCII) else None,
         cost=_cost(payload.get("price"), payload.get("price_unit")),
     )
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait (RFC 9110 10.2.3); a date is measured by the clock of the same answer."""
-    given = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", given):
-        return float(given)
-    try:
-        then, now = (parsedate_to_datetime(date) for date in (given, headers.get("Date", "")))
-        return max(0.0, (then - now).total_seconds())
-    except (ValueError, TypeError):
-        return None
 
 
 def _json(body: bytes) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -37,6 +38,26 @@ def _when(value: Any) -> Any:
 
 
 Moment = Annotated[datetime | None, BeforeValidator(_when)]
+
+
+def _known(value: str | None) -> str | None:
+    if value is not None:
+        zone_of(value)
+    return value
+
+
+def placed(value: datetime | None, info: ValidationInfo) -> datetime | None:
+    """A moment in UTC, by the zone that stands before it; a wrong zone is told by its own field."""
+    if value is None or "timezone" not in info.data:
+        return value
+    return in_utc(value, info.data["timezone"])
+
+
+Zone = Annotated[
+    str | None,
+    Field(max_length=64, description="The zone of times without an offset."),
+    AfterValidator(_known),
+]
 
 
 class Media(BaseModel):
@@ -100,9 +121,7 @@ class Content(BaseModel):
     html: str | None = Field(default=None, max_length=1_000_000)
     email: EmailParts | None = None
     priority: Priority = Priority.NORMAL
-    timezone: str | None = Field(
-        default=None, max_length=64, description="The zone of times without an offset."
-    )
+    timezone: Zone = None
     send_at: Moment = None
     expires_at: Moment = None
     metadata: dict[str, Any] = Field(default_factory=dict, max_length=50)
@@ -113,19 +132,7 @@ class Content(BaseModel):
     def _older_names(cls, value: Any) -> Any:
         return _without_older_names(value) if isinstance(value, dict) else value
 
-    @field_validator("timezone")
-    @classmethod
-    def _a_known_zone(cls, value: str | None) -> str | None:
-        if value is not None:
-            zone_of(value)
-        return value
-
-    @field_validator("send_at", "expires_at")
-    @classmethod
-    def _in_utc(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
-        if value is None or "timezone" not in info.data:  # a wrong zone is told by its own field
-            return value
-        return in_utc(value, info.data["timezone"])
+    _in_utc = field_validator("send_at", "expires_at")(placed)
 
 
 def _without_older_names(value: dict[str, Any]) -> dict[str, Any]:
@@ -199,25 +206,11 @@ class Reschedule(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    timezone: str | None = Field(
-        default=None, max_length=64, description="The zone of times without an offset."
-    )
+    timezone: Zone = None
     send_at: Annotated[datetime, BeforeValidator(_when)]
     expires_at: Moment = None
 
-    @field_validator("timezone")
-    @classmethod
-    def _a_known_zone(cls, value: str | None) -> str | None:
-        if value is not None:
-            zone_of(value)
-        return value
-
-    @field_validator("send_at", "expires_at")
-    @classmethod
-    def _in_utc(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
-        if value is None or "timezone" not in info.data:
-            return value
-        return in_utc(value, info.data["timezone"])
+    _in_utc = field_validator("send_at", "expires_at")(placed)
 
 
 class OptOutReason(BaseModel):
