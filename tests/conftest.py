@@ -13,7 +13,9 @@ import pytest
 
 from gateway.store.database import Database
 from tests.databases import Postgres, Wire, postgres_server, sqlite_copy, sqlite_template
+from tests.running import Client, in_thread, twilio, variables
 from tests.stored import Store
+from tests.vendors import LoopbackVendor
 
 # Requests collected from public sources, beside the repository; where they are absent, the tests
 # that run them are too.
@@ -120,3 +122,24 @@ def store(url: str) -> Iterator[Store]:
     database = Database(url)
     yield Store(database)
     database.close()
+
+
+@pytest.fixture
+def vendor() -> Iterator[LoopbackVendor]:
+    """A vendor on loopback, which says yes as Twilio does."""
+    with LoopbackVendor() as made:
+        yield made
+
+
+@pytest.fixture
+def client(url: str, tmp_path: Path, vendor: LoopbackVendor) -> Iterator[Client]:
+    """A gateway that sends through Twilio, and fetches from it."""
+    with in_thread(variables(tmp_path, url, **twilio(vendor.url))) as made:
+        yield made
+
+
+@pytest.fixture
+def idle(url: str, tmp_path: Path, vendor: LoopbackVendor) -> Iterator[Client]:
+    """The same without a worker: what is accepted stays queued."""
+    with in_thread(variables(tmp_path, url, **twilio(vendor.url)), working=False) as made:
+        yield made

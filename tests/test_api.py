@@ -27,27 +27,6 @@ from tests.vendors import LoopbackVendor, Reply
 PERSON = "+15550100001"
 
 
-@pytest.fixture
-def vendor() -> Iterator[LoopbackVendor]:
-    """A Twilio on loopback."""
-    with LoopbackVendor() as made:
-        yield made
-
-
-@pytest.fixture
-def client(url: str, tmp_path: Path, vendor: LoopbackVendor) -> Iterator[Client]:
-    """A gateway that sends through it."""
-    with in_thread(variables(tmp_path, url, **twilio(vendor.url))) as made:
-        yield made
-
-
-@pytest.fixture
-def idle(url: str, tmp_path: Path, vendor: LoopbackVendor) -> Iterator[Client]:
-    """A gateway without a worker: what is accepted stays queued."""
-    with in_thread(variables(tmp_path, url, **twilio(vendor.url)), working=False) as made:
-        yield made
-
-
 def fields(answer: Any) -> list[str]:
     """The fields that a 422 names."""
     assert answer.status_code == 422, answer.text

@@ -37,13 +37,6 @@ PERSON = "+15550100001"
 NOBODY = "http://127.0.0.1:9"
 
 
-@pytest.fixture
-def idle(url: str, tmp_path: Path) -> Iterator[Client]:
-    """A gateway without a worker: what is accepted stays queued."""
-    with in_thread(variables(tmp_path, url, **twilio(NOBODY)), working=False) as made:
-        yield made
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Iterator[Client]:
     """One gateway for the many small questions."""

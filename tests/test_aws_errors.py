@@ -23,10 +23,11 @@ from gateway.errors import (
     Unreachable,
     Unsupported,
 )
-from providers._aws_errors import Tables, judge, retry_after, unsigned, unwritten
+from providers._aws_errors import Tables, judge, unsigned, unwritten
 from providers._aws_sns_tables import PUBLISH, TEXT
 from providers._aws_topics import TABLES
 from providers._aws_wire import CalledOff, Flight, TooLarge
+from providers._retry_after import retry_after
 from tests.aws_servers import model
 
 CREDENTIALS = (AccountRefused, "credentials")
@@ -396,7 +397,7 @@ def test_throttling_says_when_to_come_back() -> None:
 
 @pytest.mark.parametrize("given", ["", "soon", "-1", "1e9", "99999999999", "Wed, 21 Oct 2026"])
 def test_a_time_that_cannot_be_read_is_none(given: str) -> None:
-    assert retry_after({"retry-after": given, "date": "nonsense"}) is None
+    assert retry_after(given, "nonsense") is None
 
 
 def test_the_codes_of_setting_up_are_in_its_table() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -286,13 +285,6 @@ async def test_a_certificate_of_another_key_tells_a_forgery() -> None:
     other = certified(signer("x").key, "sns.amazonaws.com", alternative=True)
     with pytest.raises(SignatureInvalid, match="Signature is wrong"):
         await hook(Source({URL: other})).verify(MADE)
-
-
-@pytest.fixture
-def vendor() -> Iterator[LoopbackVendor]:
-    """A host of certificates on loopback."""
-    with LoopbackVendor() as made:
-        yield made
 
 
 def got(vendor: LoopbackVendor, behaviour: object) -> str | bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -47,13 +46,6 @@ def asked(**more: Any) -> Handshake:
     """What a confirmation asks for."""
     content = {"topic_arn": TOPIC, "token": TOKEN, "subscribe_url": f"{HOST}/", **more}
     return Handshake(dedupe_key="h", kind="subscription", content=content)
-
-
-@pytest.fixture
-def vendor() -> Iterator[LoopbackVendor]:
-    """The API of SNS on loopback."""
-    with LoopbackVendor() as made:
-        yield made
 
 
 def credentials(vendor: LoopbackVendor) -> dict[str, str]:

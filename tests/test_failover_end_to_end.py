@@ -20,13 +20,6 @@ PERSON = "+15550100001"
 
 
 @pytest.fixture
-def vendor() -> Iterator[LoopbackVendor]:
-    """A Twilio on loopback."""
-    with LoopbackVendor() as made:
-        yield made
-
-
-@pytest.fixture
 def aws() -> Iterator[LoopbackAws]:
     """An AWS on loopback."""
     with LoopbackAws() as made:

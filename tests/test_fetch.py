@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -37,12 +36,6 @@ INSIDE = (
     "https://[::ffff:7f00:1]/", "https://[64:ff9b::7f00:1]/", "https://0.0.0.0/",
 )  # fmt: skip
 NOT_CANONICAL = ("https://2130706433/", "https://127.1/", "https://0x7f000001/", "https://0177.1/")
-
-
-@pytest.fixture
-def vendor() -> Iterator[LoopbackVendor]:
-    with LoopbackVendor() as made:
-        yield made
 
 
 @pytest.fixture

@@ -92,12 +92,6 @@ def raised(kind: type[BaseException]) -> BaseException:
     return kind.__new__(kind)
 
 
-@pytest.fixture
-def vendor() -> Iterator[LoopbackVendor]:
-    with LoopbackVendor() as made:
-        yield made
-
-
 async def post(client: Http, vendor: LoopbackVendor, **named: Any) -> _http.HttpAnswer:
     given = {"headers": {"Authorization": "Bearer s3cret"}, "data": {"a": "b"}, "timeout": 2.0}
     return await client.request("POST", f"{vendor.url}/x", **{**given, **named})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,20 +23,6 @@ from tests.vendors import LoopbackVendor, Reply
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 HTML = b"<html><script>alert(1)</script></html>"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>'
-
-
-@pytest.fixture
-def vendor() -> Iterator[LoopbackVendor]:
-    """A Twilio on loopback."""
-    with LoopbackVendor() as made:
-        yield made
-
-
-@pytest.fixture
-def client(url: str, tmp_path: Path, vendor: LoopbackVendor) -> Iterator[Client]:
-    """A gateway that fetches from it."""
-    with in_thread(variables(tmp_path, url, **twilio(vendor.url))) as made:
-        yield made
 
 
 def media_path(number: int) -> str:

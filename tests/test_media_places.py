@@ -75,12 +75,6 @@ def aws() -> Iterator[LoopbackAws]:
         yield made
 
 
-@pytest.fixture
-def vendor() -> Iterator[LoopbackVendor]:
-    with LoopbackVendor() as made:
-        yield made
-
-
 def amazon(aws: LoopbackAws) -> dict[str, str]:
     return {
         "AWS_REGION": REGION,

@@ -103,13 +103,6 @@ def until_shown(client: Client, name: str, value: float, **labels: str) -> Numbe
 
 
 @pytest.fixture
-def vendor() -> Iterator[LoopbackVendor]:
-    """A vendor on loopback."""
-    with LoopbackVendor() as made:
-        yield made
-
-
-@pytest.fixture
 def client(sqlite_url: str, tmp_path: Path, vendor: LoopbackVendor) -> Iterator[Client]:
     """A gateway that sends through it."""
     with in_thread(variables(tmp_path, sqlite_url, **twilio(vendor.url))) as made:

@@ -199,27 +199,6 @@ def test_answers_and_callbacks_of_a_vendor_agree_about_who_opted_out() -> None:
 # Through the door
 
 
-@pytest.fixture
-def vendor() -> Iterator[LoopbackVendor]:
-    """A Twilio on loopback."""
-    with LoopbackVendor() as made:
-        yield made
-
-
-@pytest.fixture
-def client(url: str, tmp_path: Path, vendor: LoopbackVendor) -> Iterator[Client]:
-    """A gateway that sends through it."""
-    with in_thread(variables(tmp_path, url, **twilio(vendor.url))) as made:
-        yield made
-
-
-@pytest.fixture
-def idle(url: str, tmp_path: Path) -> Iterator[Client]:
-    """A gateway without a worker."""
-    with in_thread(variables(tmp_path, url, **twilio(NOBODY)), working=False) as made:
-        yield made
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Iterator[Client]:
     """One gateway for the many small questions."""

@@ -6,7 +6,6 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -47,12 +46,6 @@ CREATED = {
     "price_unit": None,
     "error_code": None,
 }
-
-
-@pytest.fixture
-def vendor() -> Iterator[LoopbackVendor]:
-    with LoopbackVendor() as made:
-        yield made
 
 
 def reply(status: int, payload: Any) -> Reply:
