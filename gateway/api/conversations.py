@@ -15,6 +15,7 @@ from gateway.api.messages import (
     once,
     thread_of,
 )
+from gateway.api.operation import PAGE, Operation
 from gateway.api.problems import not_found, unprocessable
 from gateway.api.reading import (
     answer,
@@ -100,3 +101,57 @@ async def read(request: Request, context: Context, identity: Identity) -> Respon
     if not await context.batcher.submit(READ_CONVERSATION, Named(identity.tenant_id, id_)):
         raise not_found("conversation")
     return await show(request, context, identity)
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/api/conversations",
+        handler=index,
+        summary="List conversations, the one last written in first",
+        answer="ConversationList",
+        query=("channel", "status", "address", *PAGE),
+        errors=(422,),
+        tag="Conversations",
+    ),
+    Operation(
+        method="GET",
+        path="/api/conversations/{id}",
+        handler=show,
+        summary="Show a conversation",
+        answer="Conversation",
+        errors=(404,),
+        tag="Conversations",
+    ),
+    Operation(
+        method="GET",
+        path="/api/conversations/{id}/messages",
+        handler=messages,
+        summary="List the messages of a conversation, newest first",
+        answer="MessageList",
+        query=PAGE,
+        errors=(404, 422),
+        tag="Conversations",
+    ),
+    Operation(
+        method="POST",
+        path="/api/conversations/{id}/messages",
+        handler=reply,
+        summary="Answer in a conversation, from the address that the person wrote to",
+        answer="Message",
+        status=202,
+        body=Reply,
+        headers=("Idempotency-Key",),
+        errors=(400, 404, 408, 413, 415, 422),
+        tag="Conversations",
+    ),
+    Operation(
+        method="POST",
+        path="/api/conversations/{id}/read",
+        handler=read,
+        summary="Mark all that the person wrote as read",
+        answer="Conversation",
+        errors=(404,),
+        tag="Conversations",
+    ),
+)

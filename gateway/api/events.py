@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.api.context import Context
+from gateway.api.operation import Operation
 from gateway.api.problems import Problem, unprocessable
 from gateway.clock import show, to_ms
 from gateway.events import Lagging, Opened, Reset
@@ -175,3 +176,18 @@ def _cut_off(scope: Scope) -> None:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/api/events",
+        handler=stream,
+        summary="Follow the event feed as server-sent events",
+        answer="text/event-stream",
+        query=("after",),
+        headers=("Last-Event-ID",),
+        errors=(422, 429),
+        tag="Events",
+    ),
+)

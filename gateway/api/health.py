@@ -8,8 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api.context import Context
+from gateway.api.operation import Operation
 from gateway.api.problems import Problem
 from gateway.api.reading import answer
+from gateway.api.shapes import MAYBE, TEXT, object_of, ref
 from gateway.clock import show, to_ms
 from gateway.errors import StoreUnavailable
 from gateway.health import report
@@ -58,3 +60,38 @@ async def messaging(request: Request, context: Context, identity: Identity) -> R
     """How the providers are; always 200."""
     now = show(to_ms(context.clock.now())) or ""
     return answer(report(context.board, now))
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/health/messaging",
+        handler=messaging,
+        summary="How the providers are",
+        answer="MessagingHealth",
+        tag="Health",
+    ),
+)
+
+PROVIDER_HEALTH = object_of(
+    {
+        "name": TEXT,
+        "priority": {"type": "string", "enum": ["PRIMARY", "SECONDARY", "TERTIARY", "FALLBACK"]},
+        "circuit_breaker": {"type": "string", "enum": ["closed", "open", "half_open"]},
+        "is_healthy": {"type": "boolean"},
+        "failure_count": {"type": "integer"},
+        "last_error": MAYBE,
+    }
+)
+_PROVIDERS = {"type": "array", "items": ref("ProviderHealth")}
+MESSAGING_HEALTH = object_of(
+    {
+        "timestamp": TEXT,
+        "sms_providers": _PROVIDERS,
+        "whatsapp_providers": _PROVIDERS,
+        "email_providers": _PROVIDERS,
+        "overall_status": {"type": "string", "enum": ["healthy", "degraded", "unhealthy"]},
+        "active_providers": object_of({"sms": MAYBE, "whatsapp": MAYBE, "email": MAYBE}),
+    }
+)
+SHAPES = {"ProviderHealth": PROVIDER_HEALTH, "MessagingHealth": MESSAGING_HEALTH}

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from gateway.api.context import Context
+from gateway.api.operation import Operation
 from gateway.api.problems import Problem, not_found
 from gateway.api.reading import id_of
 from gateway.media import INLINE, UNKNOWN
@@ -40,3 +41,16 @@ async def show(request: Request, context: Context, identity: Identity) -> Respon
     name = quote(row["filename"] or row["id"], safe="")
     headers = {**SAFE, "content-disposition": f"{place}; filename*=UTF-8''{name}"}
     return FileResponse(path, media_type=kind, headers=headers)
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/api/media/{id}",
+        handler=show,
+        summary="Get a file that a person sent",
+        answer="application/octet-stream",
+        errors=(404, 410),
+        tag="Media",
+    ),
+)

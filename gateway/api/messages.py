@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from gateway.api.auth import header
 from gateway.api.context import Context
+from gateway.api.operation import PAGE, Operation
 from gateway.api.problems import Problem, not_found, unprocessable
 from gateway.api.reading import (
     answer,
@@ -237,3 +238,69 @@ async def read(request: Request, context: Context, identity: Identity) -> Respon
     if not done:
         raise Problem(409, "Only an inbound message can be marked as read.")
     return answer(message_view(row))
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/api/messages",
+        handler=create,
+        summary="Send a message",
+        answer="Message",
+        status=202,
+        body=NewMessage,
+        headers=("Idempotency-Key",),
+        errors=(400, 408, 413, 415, 422),
+    ),
+    Operation(
+        method="GET",
+        path="/api/messages",
+        handler=index,
+        summary="List messages, newest first",
+        answer="MessageList",
+        query=(
+            "status",
+            "channel",
+            "direction",
+            "to",
+            "from",
+            "conversation_id",
+            "provider_message_id",
+            *PAGE,
+        ),
+        errors=(422,),
+    ),
+    Operation(
+        method="GET",
+        path="/api/messages/{id}",
+        handler=show,
+        summary="Show a message with its attempts",
+        answer="MessageWithAttempts",
+        errors=(404,),
+    ),
+    Operation(
+        method="POST",
+        path="/api/messages/{id}/cancel",
+        handler=cancel,
+        summary="Cancel a message that nobody has begun to send",
+        answer="Message",
+        errors=(404, 409),
+    ),
+    Operation(
+        method="POST",
+        path="/api/messages/{id}/reschedule",
+        handler=reschedule,
+        summary="Give a message that nobody has begun to send another time",
+        answer="Message",
+        body=Reschedule,
+        errors=(400, 404, 408, 409, 413, 415, 422),
+    ),
+    Operation(
+        method="POST",
+        path="/api/messages/{id}/read",
+        handler=read,
+        summary="Mark an inbound message as read",
+        answer="Message",
+        errors=(404, 409),
+    ),
+)

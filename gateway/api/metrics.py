@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from gateway.api.auth import header
 from gateway.api.context import Context
+from gateway.api.operation import Operation
 from gateway.store.keys import Identity
 
 
@@ -16,3 +17,15 @@ async def metrics(request: Request, context: Context, identity: Identity) -> Res
     streams = sum(context.streams.values())
     page, content_type = await context.scrape.page(accept, streams)
     return Response(page, headers={"content-type": content_type, "cache-control": "no-store"})
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/metrics",
+        handler=metrics,
+        summary="This process in numbers, for Prometheus",
+        answer="text/plain",
+        tag="Health",
+    ),
+)

@@ -10,220 +10,13 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from gateway.api.operation import Operation
 from gateway.api.problems import TITLES
-from gateway.api.routes import OPERATIONS, Operation
-from gateway.domain import Channel, Direction, MessageType, OnUnknown, Priority, Status
-from gateway.opt_outs import Source, State, Verdict
+from gateway.api.routes import OPERATIONS, RESOURCES
+from gateway.api.shapes import SHAPES, TEXT, enum_of, object_of, ref
+from gateway.domain import Channel
+from gateway.opt_outs import State
 
-TIME = {"type": ["string", "null"], "format": "date-time"}
-WAITING_FOR = (
-    *("schedule", "retry", "breaker", "sender"),
-    *("earlier_message", "worker", "provider", "operator"),
-)
-TEXT = {"type": "string"}
-MAYBE = {"type": ["string", "null"]}
-COUNT = {"type": ["integer", "null"]}
-OBJECT = {"type": "object", "additionalProperties": True}
-MONEY = {
-    "type": ["object", "null"],
-    "properties": {"amount": TEXT, "currency": MAYBE},
-    "required": ["amount", "currency"],
-}
-
-
-def _enum(kind: Any) -> dict[str, Any]:
-    return {"type": "string", "enum": [member.value for member in kind]}
-
-
-def _object(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": properties, "required": required}
-
-
-def _error(*names: str) -> dict[str, Any]:
-    properties: dict[str, Any] = dict.fromkeys(names, MAYBE)
-    return {"type": ["object", "null"], "properties": properties, "required": list(names)}
-
-
-MESSAGE = _object(
-    {
-        "id": TEXT,
-        "conversation_id": TEXT,
-        "direction": _enum(Direction),
-        "channel": _enum(Channel),
-        "type": _enum(MessageType),
-        "from": MAYBE,
-        "to": MAYBE,
-        "body": TEXT,
-        "content": OBJECT,
-        "reply_to": MAYBE,
-        "subject": MAYBE,
-        "html": TEXT,
-        "email": OBJECT,
-        "template": OBJECT,
-        "media": {
-            "type": "array",
-            "items": _object({"url": TEXT, "content_type": MAYBE, "filename": MAYBE}),
-        },
-        "status": _enum(Status),
-        "provider": MAYBE,
-        "provider_message_id": MAYBE,
-        "segments": COUNT,
-        "cost": MONEY,
-        "priority": _enum(Priority),
-        "on_unknown": _enum(OnUnknown),
-        "error": _error("code", "message", "provider"),
-        "metadata": OBJECT,
-        "created_at": TIME,
-        "updated_at": TIME,
-        "send_at": TIME,
-        "expires_at": TIME,
-        "sent_at": TIME,
-        "delivered_at": TIME,
-        "read_at": TIME,
-    },
-    optional=("html", "email", "template"),
-)
-ATTEMPT = _object(
-    {
-        "id": TEXT,
-        "number": {"type": "integer"},
-        "provider": TEXT,
-        "connection": TEXT,
-        "from": MAYBE,
-        "status": _enum(Status),
-        "provider_message_id": MAYBE,
-        "error": _error("class", "code", "message"),
-        "why": TEXT,
-        "passed_over": {
-            "type": "array",
-            "items": _object({"provider": TEXT, "reason": TEXT}),
-        },
-        "settled_by": MAYBE,
-        "segments": COUNT,
-        "cost": MONEY,
-        "started_at": TIME,
-        "finished_at": TIME,
-        "sent_at": TIME,
-        "delivered_at": TIME,
-        "read_at": TIME,
-    }
-)
-CONVERSATION = _object(
-    {
-        "id": TEXT,
-        "channel": _enum(Channel),
-        "address": TEXT,
-        "our_address": MAYBE,
-        "name": MAYBE,
-        "status": TEXT,
-        "unread_count": {"type": "integer"},
-        "last_message_at": TIME,
-        "last_inbound_at": TIME,
-        "window_expires_at": TIME,
-        "metadata": OBJECT,
-        "created_at": TIME,
-        "updated_at": TIME,
-    }
-)
-_PROOF = {
-    "source": _enum(Source),
-    "detail": MAYBE,
-    "our_address": MAYBE,
-    "message_id": MAYBE,
-    "attempt_id": MAYBE,
-    "inbox_id": MAYBE,
-}
-OPT_OUT = _object(
-    {
-        "channel": _enum(Channel),
-        "address": TEXT,
-        "state": _enum(State),
-        **_PROOF,
-        "since": TIME,
-        "created_at": TIME,
-        "updated_at": TIME,
-    }
-)
-OPT_OUT_EVENT = _object(
-    {
-        "id": TEXT,
-        "channel": _enum(Channel),
-        "address": TEXT,
-        "state": _enum(State),
-        "verdict": _enum(Verdict),
-        **_PROOF,
-        "said_at": TIME,
-        "created_at": TIME,
-    }
-)
-PROBLEM = _object(
-    {
-        "type": TEXT,
-        "title": TEXT,
-        "status": {"type": "integer"},
-        "detail": TEXT,
-        "errors": {"type": "array", "items": _object({"field": TEXT, "message": TEXT})},
-    },
-    optional=("errors",),
-)
-
-
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _list(name: str) -> dict[str, Any]:
-    return _object({"items": {"type": "array", "items": _ref(name)}, "next_cursor": MAYBE})
-
-
-PROVIDER_HEALTH = _object(
-    {
-        "name": TEXT,
-        "priority": {"type": "string", "enum": ["PRIMARY", "SECONDARY", "TERTIARY", "FALLBACK"]},
-        "circuit_breaker": {"type": "string", "enum": ["closed", "open", "half_open"]},
-        "is_healthy": {"type": "boolean"},
-        "failure_count": {"type": "integer"},
-        "last_error": MAYBE,
-    }
-)
-_PROVIDERS = {"type": "array", "items": _ref("ProviderHealth")}
-MESSAGING_HEALTH = _object(
-    {
-        "timestamp": TEXT,
-        "sms_providers": _PROVIDERS,
-        "whatsapp_providers": _PROVIDERS,
-        "email_providers": _PROVIDERS,
-        "overall_status": {"type": "string", "enum": ["healthy", "degraded", "unhealthy"]},
-        "active_providers": _object({"sms": MAYBE, "whatsapp": MAYBE, "email": MAYBE}),
-    }
-)
-SCHEMAS: dict[str, Any] = {
-    "Message": MESSAGE,
-    "Attempt": ATTEMPT,
-    "MessageWithAttempts": {
-        "allOf": [
-            _ref("Message"),
-            _object(
-                {
-                    "attempts": {"type": "array", "items": _ref("Attempt")},
-                    "next_attempt_at": TIME,
-                    "waiting_for": {"type": ["string", "null"], "enum": [*WAITING_FOR, None]},
-                }
-            ),
-        ]
-    },
-    "Conversation": CONVERSATION,
-    "MessageList": _list("Message"),
-    "ConversationList": _list("Conversation"),
-    "OptOut": OPT_OUT,
-    "OptOutEvent": OPT_OUT_EVENT,
-    "OptOutList": _list("OptOut"),
-    "OptOutEventList": _list("OptOutEvent"),
-    "Problem": PROBLEM,
-    "ProviderHealth": PROVIDER_HEALTH,
-    "MessagingHealth": MESSAGING_HEALTH,
-}
 PARAMETERS: dict[str, Any] = {
     "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
     "limit": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
@@ -257,11 +50,16 @@ def document() -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": {**SCHEMAS, **made.get("$defs", {})},
+            "schemas": {**_shapes(), **made.get("$defs", {})},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"key": []}],
     }
+
+
+def _shapes() -> dict[str, Any]:
+    own = (getattr(resource, "SHAPES", {}) for resource in RESOURCES)
+    return {**SHAPES, **{name: shape for shapes in own for name, shape in shapes.items()}}
 
 
 def _version() -> str:
@@ -281,7 +79,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "responses": _responses(operation),
     }
     if operation.body is not None:
-        content = {"application/json": {"schema": _ref(operation.body.__name__)}}
+        content = {"application/json": {"schema": ref(operation.body.__name__)}}
         told["requestBody"] = {"required": True, "content": content}
     return told
 
@@ -289,7 +87,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = []
     for name in re.findall(r"\{(\w+)\}", operation.path):
-        schema = _enum(Channel) if name == "channel" else TEXT
+        schema = enum_of(Channel) if name == "channel" else TEXT
         listed.append({"name": name, "in": "path", "required": True, "schema": schema})
     for place, names in (("query", operation.query), ("header", operation.headers)):
         listed += [{"name": n, "in": place, "schema": PARAMETERS.get(n, TEXT)} for n in names]
@@ -302,7 +100,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
         if operation.answer == "application/octet-stream":
             content = {"*/*": {}}
     else:
-        content = {"application/json": {"schema": _ref(operation.answer)}}
+        content = {"application/json": {"schema": ref(operation.answer)}}
     done: dict[str, Any] = {"description": "Done", "content": content}
     if operation.status == 202:
         done["headers"] = {
@@ -316,13 +114,13 @@ def _responses(operation: Operation) -> dict[str, Any]:
 
 
 def _problem(status: int) -> dict[str, Any]:
-    content = {"application/problem+json": {"schema": _ref("Problem")}}
+    content = {"application/problem+json": {"schema": ref("Problem")}}
     return {"description": TITLES[status], "content": content}
 
 
 def _health(summary: str, *errors: int) -> dict[str, Any]:
     schema = {
-        "application/json": {"schema": _object({"status": TEXT, "database": TEXT}, ("database",))}
+        "application/json": {"schema": object_of({"status": TEXT, "database": TEXT}, ("database",))}
     }
     return {
         "summary": summary,

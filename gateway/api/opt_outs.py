@@ -8,6 +8,7 @@ from starlette.responses import Response
 from gateway import addresses
 from gateway.api.auth import header
 from gateway.api.context import Context
+from gateway.api.operation import PAGE, Operation
 from gateway.api.problems import not_found, unprocessable
 from gateway.api.reading import (
     UNSTORABLE,
@@ -22,8 +23,9 @@ from gateway.api.reading import (
     validate,
 )
 from gateway.api.schemas import OptOutReason
+from gateway.api.shapes import MAYBE, TEXT, TIME, enum_of, list_of, object_of
 from gateway.domain import Channel
-from gateway.opt_outs import Source, State, same_person
+from gateway.opt_outs import Source, State, Verdict, same_person
 from gateway.store import opt_out_edits
 from gateway.store.keys import Identity
 from gateway.store.opt_out_edits import EDIT, Place
@@ -138,3 +140,93 @@ def _channel(request: Request) -> Channel:
     if text not in tuple(Channel):
         raise not_found("channel")
     return Channel(text)
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/api/opt-outs",
+        handler=index,
+        summary="List who is not to be written to; what changed last comes first",
+        answer="OptOutList",
+        query=("channel", "address", "state", *PAGE),
+        errors=(422,),
+        tag="Opt-outs",
+    ),
+    Operation(
+        method="GET",
+        path="/api/opt-outs/{channel}/{address}",
+        handler=show,
+        summary="Show whether a person may be written to, with the proof",
+        answer="OptOut",
+        errors=(404,),
+        tag="Opt-outs",
+    ),
+    Operation(
+        method="PUT",
+        path="/api/opt-outs/{channel}/{address}",
+        handler=block,
+        summary="Block a person on a channel, for every provider",
+        answer="OptOut",
+        body=OptOutReason,
+        errors=(400, 404, 408, 413, 415, 422),
+        tag="Opt-outs",
+    ),
+    Operation(
+        method="DELETE",
+        path="/api/opt-outs/{channel}/{address}",
+        handler=lift,
+        summary="Let a person be written to again",
+        answer="OptOut",
+        errors=(404,),
+        tag="Opt-outs",
+    ),
+    Operation(
+        method="GET",
+        path="/api/opt-outs/{channel}/{address}/history",
+        handler=history,
+        summary="List every word about a person, newest first",
+        answer="OptOutEventList",
+        query=PAGE,
+        errors=(404, 422),
+        tag="Opt-outs",
+    ),
+)
+
+_PROOF = {
+    "source": enum_of(Source),
+    "detail": MAYBE,
+    "our_address": MAYBE,
+    "message_id": MAYBE,
+    "attempt_id": MAYBE,
+    "inbox_id": MAYBE,
+}
+OPT_OUT = object_of(
+    {
+        "channel": enum_of(Channel),
+        "address": TEXT,
+        "state": enum_of(State),
+        **_PROOF,
+        "since": TIME,
+        "created_at": TIME,
+        "updated_at": TIME,
+    }
+)
+OPT_OUT_EVENT = object_of(
+    {
+        "id": TEXT,
+        "channel": enum_of(Channel),
+        "address": TEXT,
+        "state": enum_of(State),
+        "verdict": enum_of(Verdict),
+        **_PROOF,
+        "said_at": TIME,
+        "created_at": TIME,
+    }
+)
+SHAPES = {
+    "OptOut": OPT_OUT,
+    "OptOutEvent": OPT_OUT_EVENT,
+    "OptOutList": list_of("OptOut"),
+    "OptOutEventList": list_of("OptOutEvent"),
+}

@@ -1,0 +1,28 @@
+"""One operation of the API: what the router needs and what the OpenAPI document tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from gateway.api.context import Handler
+
+PAGE = ("limit", "cursor")  # what every list takes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """A method and a path. `answer` is a schema of the document, or a media type."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answer: str
+    status: int = 200
+    body: type[BaseModel] | None = None
+    query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    errors: tuple[int, ...] = ()
+    tag: str = "Messages"
