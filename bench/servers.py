@@ -124,7 +124,8 @@ def usual(given: argparse.Namespace) -> None:
 
 def gateway(given: argparse.Namespace) -> None:
     """The gateway itself; with `--idle` nothing is sent, so that accepts are all it does."""
-    from gateway.app import Gateway, asgi
+    from gateway.app import Gateway
+    from gateway.asgi import asgi
     from gateway.commands import server
     from gateway.settings import load
     from gateway.store import migrate

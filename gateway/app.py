@@ -1,4 +1,5 @@
-"""The composition root: settings in, ASGI app and worker out.
+"""The composition root: settings in, store and adapters and worker out; `gateway.asgi` puts the
+HTTP application over it.
 
 Everything else is given what it needs from here; nobody else looks into the catalogue.
 """
@@ -8,27 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
-
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Route as WebRoute
-from starlette.types import ASGIApp
 
 from gateway import backfill, catalog, lookups
 from gateway._spool_drain import Drain
 from gateway.adapters import adapters
-from gateway.api.front import Exact
 from gateway.backfill import BackfillWorker
 from gateway.breaker import Policy
 from gateway.circuits import Circuits
 from gateway.clock import SystemClock
 from gateway.confirmations import ConfirmationWorker
-from gateway.domain import Backfills, Clock, Confirms, LooksUp, MediaFetcher, Webhook
+from gateway.domain import Backfills, Clock, Confirms, LooksUp, MediaFetcher
 from gateway.events import Hub
 from gateway.fetched import readings
 from gateway.inbound import Inbound
@@ -69,7 +60,7 @@ class Gateway:
         self.http = Http()
         self.adapters = adapters(self.environment, self.http)
         self.metrics = Metrics(
-            self.clock, _hook_names(), self.adapters.providers, self.adapters.webhooks
+            self.clock, hook_names(), self.adapters.providers, self.adapters.webhooks
         )
         self.database = Database(settings.store_url)
         self.batcher = Batcher(self.database, self._committed, self.metrics.batch)
@@ -262,136 +253,12 @@ def limits(settings: Settings) -> Limits:
     )
 
 
-def asgi(gateway: Gateway) -> ASGIApp:
-    """The whole HTTP application of a process."""
-    from gateway.api.front import Front
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await gateway.start()
-        try:
-            yield
-        finally:
-            await gateway.stop()
-
-    routes, exact = _routes(gateway)
-    app = Starlette(
-        routes=routes,
-        lifespan=lifespan,
-        exception_handlers=_handlers(),
-    )
-    app.router.redirect_slashes = False  # a redirected POST comes back as a GET without its form
-    return Front(app, exact, gateway.metrics.request)
-
-
-def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
-    """Every route, and again those without parameters by method and path."""
-    from gateway.api import health, openapi
-    from gateway.api.auth import Keys
-    from gateway.api.context import Bounds, Context
-    from gateway.api.reading import answer
-    from gateway.api.routes import exact, routes
-    from gateway.web.page import routes as web_routes
-
-    settings = gateway.settings
-    static = settings.gateway_api_key
-    context = Context(
-        batcher=gateway.batcher,
-        reader=gateway.reader,
-        keys=Keys(gateway.reader, static.get_secret_value() if static else None),
-        outbound=gateway.outbound,
-        hub=gateway.hub,
-        folder=gateway.folder,
-        bounds=Bounds(
-            settings.request_max_bytes,
-            settings.request_timeout,
-            settings.events_max_clients,
-            settings.events_max_clients_per_key,
-            settings.events_stall,
-        ),
-        providers=gateway.adapters.providers,
-        chains=gateway.adapters.chains,
-        board=gateway.board,
-        clock=gateway.clock,
-        scrape=gateway.scrape,
-        spool=gateway.spool,
-    )
-
-    async def document(request: Request) -> Response:
-        return answer(openapi.document())
-
-    async def docs(request: Request) -> Response:
-        return HTMLResponse(
-            openapi.page(),
-            headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"},
-        )
-
-    webhooks = _webhooks(gateway)
-    listed = [
-        *routes(context),
-        *webhooks.routes(),
-        WebRoute("/health", health.alive),
-        WebRoute("/health/ready", health.ready(context)),
-        WebRoute("/openapi.json", document),
-        WebRoute("/docs", docs),
-        *web_routes(),
-    ]
-    return listed, {**exact(context), **webhooks.exact()}
-
-
-def _webhooks(gateway: Gateway) -> Any:
-    from webhooks.endpoint import Endpoint
-
-    settings, made = gateway.settings, gateway.adapters
-    hooks: dict[str, list[Webhook]] = {"sms": [], "whatsapp": []}
-    missing: dict[str, str] = {}
-    for entry in catalog.CATALOG:
-        webhook = made.webhooks.get(entry.name)
-        for key in {entry.name, entry.family, *getattr(entry.webhook, "also", ())}:
-            if webhook is not None:
-                hooks.setdefault(key, []).append(webhook)
-            elif entry.name in made.missing:
-                missing[key] = made.missing[entry.name]
-        if webhook is not None:
-            hooks["sms"].append(webhook)
-            hooks["whatsapp"].append(webhook)
-    for shared in ("sms", "whatsapp"):
-        vendors = [made.missing[e.name] for e in catalog.CATALOG if e.name in made.missing]
-        if not hooks[shared] and vendors:
-            missing[shared] = vendors[-1]  # the console stands first, and is nobody's vendor
-    return Endpoint(
-        hooks=hooks,
-        missing=missing,
-        receive=gateway.metrics.storing(gateway.inbound.receive),
-        origin=settings.origin,
-        max_bytes=settings.webhook_max_bytes,
-        timeout=settings.request_timeout,
-        clock=gateway.clock,
-        on_verdict=gateway.metrics.verdict,
-    )
-
-
-def _hook_names() -> set[str]:
+def hook_names() -> set[str]:
     """Every name that a webhook's route may have."""
     names = {"sms", "whatsapp"}
     for entry in catalog.CATALOG:
         names |= {entry.name, entry.family, *getattr(entry.webhook, "also", ())}
     return names
-
-
-def _handlers() -> dict[Any, Any]:
-    from starlette.exceptions import HTTPException
-
-    from gateway.api.problems import Problem
-
-    async def http_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return Problem(error.status_code, headers=error.headers).response()
-
-    async def internal(request: Request, error: Exception) -> Response:
-        return Problem(500, "Something went wrong here; the log knows more.").response()
-
-    return {HTTPException: http_error, Exception: internal}
 
 
 def new_key() -> str:

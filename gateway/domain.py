@@ -136,6 +136,23 @@ class OutboundMedia:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OutboundEmail:
+    """What only an email has. `message_id` is our own Message-ID, with its angle brackets;
+    `unsubscribe_url` is ours and takes one click (RFC 8058)."""
+
+    cc: tuple[str, ...] = ()
+    bcc: tuple[str, ...] = ()
+    reply_to: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    attachments: tuple[OutboundMedia, ...] = ()
+    from_name: str | None = None
+    tags: tuple[str, ...] = ()
+    message_id: str | None = None
+    references: tuple[str, ...] = ()
+    unsubscribe_url: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OutboundMessage:
     """One message as one provider is to send it, once.
 
@@ -156,6 +173,7 @@ class OutboundMessage:
     template: Mapping[str, Any] | None = None
     subject: str | None = None
     html: str | None = None
+    email: OutboundEmail | None = None
     callback_url: str | None = None
     validity: int | None = None
 
@@ -199,6 +217,11 @@ class Capabilities:
     can_look_up: bool = False
     fetches_media: bool = False
     deduplicates: bool = False
+    replies: bool = False  # quotes the message that is answered
+    user_ids: bool = False  # reaches people who show no number
+    marks_read: bool = False  # `MarksRead`
+    shows_typing: bool = False
+    lists_templates: bool = False  # `ListsTemplates`
     seats: int | None = None  # messages that it sends at once; None: as many as the worker does
 
 
@@ -240,7 +263,11 @@ class InboundMessage:
     body: str = ""
     content: Mapping[str, Any] = field(default_factory=dict)
     reply_to: str | None = None
+    subject: str | None = None
+    html: str | None = None  # as it came: whoever stores it cleans it
+    email: Mapping[str, Any] = field(default_factory=dict)  # what only an email has, for people
     media: tuple[MediaReference, ...] = ()
+    echo: bool = False  # we said it ourselves, by an application of the vendor's
     segments: int | None = None
     name: str | None = None  # what the person calls themselves
     aliases: tuple[str, ...] = ()  # further addresses of the same person
@@ -302,7 +329,18 @@ class Handshake:
     occurred_at: datetime | None = None
 
 
-Event: TypeAlias = InboundMessage | StatusUpdate | Engagement | Unrecognised | Handshake
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """What a vendor tells of what is ours there, such as a template that was paused. `kind` is
+    the type of the feed's event, such as `template.updated`; kept, and passed on as it is."""
+
+    dedupe_key: str
+    kind: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+    occurred_at: datetime | None = None
+
+
+Event: TypeAlias = InboundMessage | StatusUpdate | Engagement | Notice | Unrecognised | Handshake
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -472,6 +510,40 @@ class MediaFetcher(Protocol):
 
     async def fetch_media(self, reference: str, limit: int) -> FetchedMedia:
         """Fetches one inbound file of at most `limit` bytes, or raises a `ProviderError`."""
+        ...
+
+
+@runtime_checkable
+class MarksRead(Protocol):
+    """A provider whose `capabilities.marks_read` is true."""
+
+    async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
+        """Tells the vendor that an inbound message was read, and, with `typing`, that an answer
+        is being written. In bounded time; raises a `ProviderError`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VendorTemplate:
+    """A template as its vendor knows it. `name` is what a message's `template` names; `variables`
+    are the names, or numbers, of what it leaves open."""
+
+    name: str
+    language: str | None = None
+    status: str = "approved"  # the vendor's own word, in lower case
+    category: str | None = None
+    body: str = ""
+    variables: tuple[str, ...] = ()
+    id: str | None = None
+
+
+@runtime_checkable
+class ListsTemplates(Protocol):
+    """A provider whose `capabilities.lists_templates` is true."""
+
+    async def templates(self) -> Sequence[VendorTemplate]:
+        """Every template of the account, at most 1,000; in bounded time; raises a
+        `ProviderError`."""
         ...
 
 

@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 import requests
 import uvicorn
 
-from gateway.app import Gateway, asgi
+from gateway.app import Gateway
+from gateway.asgi import asgi
 from gateway.commands.server import Protocol
 from gateway.settings import Environment
 

@@ -21,13 +21,14 @@ PACKAGES = ("gateway", "providers", "webhooks")
 ROOTS = (
     "gateway.catalog",
     "gateway.app",
+    "gateway.asgi",
     "gateway.adapters",
     "gateway.settings",
     "gateway.cli",
     "gateway.commands",
 )
-COMPOSING = ("gateway.catalog", "gateway.app", "gateway.adapters")
-WEB = ("gateway.api", "gateway.web", "gateway.app", "webhooks.endpoint")
+COMPOSING = ("gateway.catalog", "gateway.app", "gateway.asgi", "gateway.adapters")
+WEB = ("gateway.api", "gateway.web", "gateway.asgi", "webhooks.endpoint")
 STORE_MAY = (
     "gateway.breaker",
     "gateway.domain",

@@ -54,7 +54,7 @@ def serve(
 def _serve(gateway: Gateway, listener: object) -> None:
     import socket
 
-    from gateway.app import asgi
+    from gateway.asgi import asgi
     from gateway.commands import server, welcome
 
     assert isinstance(listener, socket.socket)
