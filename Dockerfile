@@ -8,7 +8,7 @@ COPY providers providers
 COPY webhooks webhooks
 RUN python -m venv /opt/gateway \
  && /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check \
-    -c constraints.txt ".[twilio,aws,postgres]"
+    -c constraints.txt ".[twilio,aws,email,media,postgres]"
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin gateway \

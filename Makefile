@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 LOCAL  := .venv-localstack
-EXTRAS := twilio,aws,postgres,dev,bench
+EXTRAS := twilio,aws,email,media,postgres,dev,bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-localstack check format-check format lint types bench bench-peers clean
