@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.media import Folder, sniff
+from gateway.files import Folder
+from gateway.kinds import sniff
 from tests.running import (
     ACCOUNT,
     Client,

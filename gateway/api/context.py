@@ -11,10 +11,10 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.auth import Keys
 from gateway.api.problems import Problem, unprocessable
-from gateway.domain import Channel, Clock, Provider
-from gateway.errors import OutcomeUnknown, StoreUnavailable
+from gateway.domain import Channel, Clock, FileStore, Provider
+from gateway.errors import FilesUnavailable, OutcomeUnknown, StoreUnavailable
 from gateway.events import Hub
-from gateway.media import Folder
+from gateway.links import Links
 from gateway.outbound import Invalid, Outbound
 from gateway.routing import Route
 from gateway.scrape import Scrape
@@ -23,6 +23,8 @@ from gateway.store.batcher import Batcher
 from gateway.store.keys import Identity
 from gateway.store.reader import Reader
 from gateway.switchboard import Switchboard
+from gateway.thumbnails import Thumbnails
+from gateway.uploads import Uploads
 
 Handler = Callable[[Request, "Context", Identity], Awaitable[Response]]
 
@@ -47,7 +49,10 @@ class Context:
     keys: Keys
     outbound: Outbound
     hub: Hub
-    folder: Folder
+    files: FileStore
+    uploads: Uploads
+    thumbnails: Thumbnails
+    links: Links
     bounds: Bounds
     providers: Mapping[str, Provider]
     chains: Mapping[Channel, tuple[Route, ...]]
@@ -94,4 +99,6 @@ def problem_of(error: Exception) -> Problem:
         return Problem(
             503, "The database is away; nothing was stored.", headers={"retry-after": "2"}
         )
+    if isinstance(error, FilesUnavailable):
+        return Problem(503, "The place of files cannot be reached.", headers={"retry-after": "2"})
     raise error
