@@ -31,6 +31,7 @@ MEDIA_TYPES = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": 
 FILES = frozenset({*MEDIA_TYPES.values(), MessageType.DOCUMENT, MessageType.STICKER})
 ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
 NOWHERE: frozenset[str] = frozenset()
+AN_UPLOAD = "be the url of an upload, /api/media/…"
 FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
 
 
@@ -231,8 +232,8 @@ class Outbound:
             place = routing.WEB if own_id(url) else routing.place(url, known, tenant_id)
             if place is None:
                 others = [p.replace("{tenant}", tenant_id) for p in known if p != routing.WEB]
-                ways = ("must be an https URL", *(f"start with {p}" for p in others))
-                text = f"{', '.join(ways)} or name an upload as /api/media/…"
+                ways = ("must be an https URL", *(f"start with {p}" for p in others), AN_UPLOAD)
+                text = " or ".join(ways)
                 problems.append((f"media.{number}.url", text))
             else:
                 found.add(place)

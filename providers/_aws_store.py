@@ -133,10 +133,8 @@ class S3Store:
         try:
             return await self._aws.call(lambda _: work(), OBJECTS, within=within)
         except ProviderError as error:
-            told = (
-                f"{error.code}: {error.text}" if isinstance(error, AccountRefused) else error.code
-            )
-            failure = FilesUnavailable(told)
+            ours = isinstance(error, AccountRefused)
+            failure = FilesUnavailable(f"{error.code}: {error.text}" if ours else error.code)
         raise failure
 
 

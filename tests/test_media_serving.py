@@ -7,10 +7,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
 from PIL import Image
 
 from gateway.files import PIECE
@@ -213,8 +211,3 @@ def test_what_an_upload_left_that_was_killed_is_deleted(url: str, tmp_path: Path
     with in_thread(variables(tmp_path, url)):
         eventually(lambda: not (folder / "old").exists(), "the end of what was left")
         assert (folder / "new").exists()
-
-
-def test_a_gateway_in_a_folder_of_its_own_keeps_tenants_apart(gateway: Client, path: str) -> None:
-    other: Any = requests.get(gateway.url + path, headers={"Authorization": "Bearer x"}, timeout=9)
-    assert other.status_code == 401

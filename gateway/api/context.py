@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ from gateway.store.reader import Reader
 from gateway.switchboard import Switchboard
 from gateway.thumbnails import Thumbnails
 from gateway.uploads import Uploads
+
+log = logging.getLogger("gateway.media")
 
 Handler = Callable[[Request, "Context", Identity], Awaitable[Response]]
 
@@ -100,5 +103,6 @@ def problem_of(error: Exception) -> Problem:
             503, "The database is away; nothing was stored.", headers={"retry-after": "2"}
         )
     if isinstance(error, FilesUnavailable):
+        log.error("files: %s", error)
         return Problem(503, "The place of files cannot be reached.", headers={"retry-after": "2"})
     raise error
