@@ -75,12 +75,15 @@ def until(wire: ClientConnection, kind: str, count: int = 1) -> list[dict[str, A
 def closed(wire: ClientConnection) -> tuple[int, list[dict[str, Any]]]:
     """The code with which a socket ends, and what came before."""
     found: list[dict[str, Any]] = []
-    while True:
-        try:
+
+    def read_on() -> None:
+        while True:
             found.append(frame(wire))
-        except ConnectionClosed as ended:
-            assert ended.rcvd is not None
-            return ended.rcvd.code, found
+
+    with pytest.raises(ConnectionClosed) as ended:
+        read_on()
+    assert ended.value.rcvd is not None
+    return ended.value.rcvd.code, found
 
 
 def refused(client: Client, query: str = "", **more: Any) -> tuple[int, dict[str, Any], Any]:
