@@ -22,6 +22,7 @@ TITLES = {
     415: "Unsupported media type",
     416: "Range not satisfiable",
     422: "The request cannot be processed",
+    426: "An upgrade is needed",
     429: "Too many requests",
     500: "Internal error",
     503: "Not available at the moment",
