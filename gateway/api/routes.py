@@ -5,11 +5,24 @@ from __future__ import annotations
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from gateway.api import conversations, events, health, media, messages, metrics, opt_outs
+from gateway.api import (
+    conversation_edits,
+    conversations,
+    events,
+    health,
+    media,
+    messages,
+    metrics,
+    notes,
+    opt_outs,
+)
 from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
-RESOURCES = (messages, conversations, opt_outs, events, media, health, metrics)
+RESOURCES = (
+    *(messages, conversations, conversation_edits, notes),
+    *(opt_outs, events, media, health, metrics),
+)
 OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource.OPERATIONS)
 
 
