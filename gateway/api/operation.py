@@ -13,8 +13,8 @@ PAGE = ("limit", "cursor")  # what every list takes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
-    """A method and a path. `answer` is a schema of the document, or a media type; `takes` are the
-    media types of a body that is a file; `also` are further good answers, by status."""
+    """A method and a path. `answer` is a schema of the document, or a media type; blank: none.
+    `takes` are the media types of a body that is a file; `also` further good answers, by status."""
 
     method: str
     path: str
