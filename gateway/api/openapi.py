@@ -19,6 +19,9 @@ from gateway.opt_outs import State
 
 PARAMETERS: dict[str, Any] = {
     "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
+    "since": {"type": "string", "format": "date-time"},
+    "until": {"type": "string", "format": "date-time"},
+    "interval": {"type": "string", "enum": ["hour", "day"], "default": "day"},
     "limit": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
     "after": {"type": "integer", "minimum": 0},
     "Idempotency-Key": {

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Table
 
+from gateway.store.rows import select
 from gateway.store.tables import attempts, conversations, idempotency, messages
 from gateway.store.tx import Tx
 from gateway.store.vendor_tables import media
@@ -95,6 +96,14 @@ def earlier_answer(tx: Tx, tenant_id: str, route: str, key: str) -> Row | None:
     where = "tenant_id = ? AND route = ? AND key = ? AND expires_at > ?"
     rows = _rows(tx, idempotency, where, (tenant_id, route, key, tx.now))
     return rows[0] if rows else None
+
+
+def earlier_answers(tx: Tx, tenant_id: str, route: str, keys: Sequence[str]) -> list[Row]:
+    """The first answers to some idempotency keys, as far as they are kept."""
+    columns = ("key", "body_hash", "response", "expires_at")
+    wanted = [(tenant_id, route, key) for key in keys]
+    found = select(tx, idempotency, ("tenant_id", "route", "key"), wanted, columns)
+    return [dict(row._mapping) for row in found if row.expires_at > tx.now]
 
 
 def _where(
