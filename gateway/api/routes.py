@@ -7,12 +7,14 @@ from starlette.types import ASGIApp
 
 from gateway.api import (
     analytics,
+    conversation_edits,
     conversations,
     events,
     health,
     media,
     messages,
     metrics,
+    notes,
     opt_outs,
     sms,
     sockets,
@@ -21,7 +23,8 @@ from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
 RESOURCES = (
-    *(messages, sms, analytics, conversations, opt_outs),
+    *(messages, sms, analytics),
+    *(conversations, conversation_edits, notes, opt_outs),
     *(events, sockets, media, health, metrics),
 )
 OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource.OPERATIONS)

@@ -213,11 +213,9 @@ async def status(request: Request, context: Context, identity: Identity) -> Resp
     if is_id(text):
         row = await context.reader.call(queries.message, identity.tenant_id, text)
     if row is None and not UNSTORABLE.search(text):
-        filters = {"provider_message_id": text, "channel": Channel.SMS.value}
-        rows = await context.reader.call(
-            queries.list_messages, identity.tenant_id, filters, None, 1
+        row = await context.reader.call(
+            queries.message_of_provider, identity.tenant_id, Channel.SMS.value, text
         )
-        row = rows[0] if rows else None
     if row is None or row["channel"] != Channel.SMS.value:
         raise not_found("SMS")
     return answer(await shown(row, context, identity))
