@@ -28,7 +28,6 @@ from gateway.media import Folder, MediaWorker
 from gateway.metrics import Metrics
 from gateway.outbound import Outbound
 from gateway.rounds import Rounds
-from gateway.routing import Retry
 from gateway.scrape import Scrape
 from gateway.sending import Limits
 from gateway.settings import Environment, Settings
@@ -62,7 +61,7 @@ class Gateway:
         self.metrics = Metrics(
             self.clock, hook_names(), self.adapters.providers, self.adapters.webhooks
         )
-        self.database = Database(settings.store_url)
+        self.database = Database(settings.store_url, retry=settings.retry)
         self.batcher = Batcher(self.database, self._committed, self.metrics.batch)
         self.reader = Reader(self.database)
         self.hub = Hub(self.reader)
@@ -249,7 +248,7 @@ def limits(settings: Settings) -> Limits:
         lease=settings.lease_time,
         poll=settings.worker_poll,
         receipts=settings.receipt_timeout,
-        retry=Retry(settings.retry_base, settings.retry_cap, settings.retry_limit),
+        retry=settings.retry,
     )
 
 

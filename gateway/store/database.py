@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.pool import QueuePool
 
+from gateway.routing import Retry
 from gateway.store import tables
 from gateway.store.rows import insert
 from gateway.store.tx import Tx
@@ -35,8 +36,9 @@ class Again(Exception):
 class Database:
     """Connections to one database. `write` gives one transaction at a time on SQLite."""
 
-    def __init__(self, url: str, *, readers: int = 4) -> None:
+    def __init__(self, url: str, *, readers: int = 4, retry: Retry | None = None) -> None:
         self.url = make_url(url)
+        self._retry = retry or Retry()
         self.dialect = self.url.get_backend_name()
         if self.dialect not in ("sqlite", "postgresql"):
             raise ValueError("DATABASE_URL must be a SQLite or a PostgreSQL URL")
@@ -125,7 +127,7 @@ class Database:
         return self._tx(connection)
 
     def _tx(self, connection: Connection) -> Tx:
-        tx = Tx(connection, self.dialect, 0)
+        tx = Tx(connection, self.dialect, 0, retry=self._retry)
         tx.now = int(tx.run(NOW[self.dialect]).scalar())
         return tx
 
