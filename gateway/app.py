@@ -154,9 +154,15 @@ class Gateway:
             for name, provider in made.providers.items()
             if name in read and isinstance(provider, Backfills)
         }
-        after, lease = settings.lookup_after, settings.lease_time
         return (
-            LookUpWorker(self.batcher, looking, self.clock, after=after, lease=lease),
+            LookUpWorker(
+                self.batcher,
+                looking,
+                self.clock,
+                after=settings.lookup_after,
+                lease=settings.lease_time,
+                shut=self.circuits.shut,
+            ),
             BackfillWorker(self.batcher, telling, self.clock, after=settings.backfill_after),
         )
 
