@@ -37,6 +37,7 @@ from gateway.store.breakers import TOPIC
 from gateway.store.database import Database
 from gateway.store.listener import Listener
 from gateway.store.reader import Reader
+from gateway.store.retention import PIECE, PRUNE, Kept
 from gateway.switchboard import Switchboard
 from gateway.worker import Worker
 from providers._http import Http
@@ -225,11 +226,7 @@ class Gateway:
 
     async def _prune(self) -> bool:
         """Takes a piece of what is old; whether there may be more."""
-        from gateway.store.retention import PIECE, PRUNE, Kept
-
-        settings = self.settings
-        kept = Kept(int(settings.events_retention * 1000), int(settings.inbox_retention * 1000))
-        more = await self.batcher.submit(PRUNE, kept) >= PIECE
+        more = await self.batcher.submit(PRUNE, kept(self.settings)) >= PIECE
         if more:
             await asyncio.sleep(1)  # there is no hurry
         return more
@@ -256,6 +253,14 @@ def limits(settings: Settings) -> Limits:
         receipts=settings.receipt_timeout,
         retry=settings.retry,
     )
+
+
+def kept(settings: Settings) -> Kept:
+    """How long things are kept. A receipt of nobody's may find its attempt for as long as one may
+    be waited for."""
+    inbox = settings.inbox_retention
+    spans = (settings.events_retention, inbox, max(inbox, settings.receipt_timeout))
+    return Kept(*(int(span * 1000) for span in spans))
 
 
 def hook_names() -> set[str]:

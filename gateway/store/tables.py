@@ -258,6 +258,12 @@ class ReceiptRow(Base, table=True):
             sqlite_where=text("verdict = 'parked'"),
             postgresql_where=text("verdict = 'parked'"),
         ),
+        Index(
+            "ix_receipts_foreign",
+            "received_at",
+            sqlite_where=text("verdict = 'foreign'"),
+            postgresql_where=text("verdict = 'foreign'"),
+        ),
     )
     tenant_id: str = _text()
     id: str = _key()
