@@ -289,7 +289,8 @@ class Process:
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
-        inherited = {n: os.environ[n] for n in ("PATH", "HOME", "LD_PRELOAD") if n in os.environ}
+        kept = ("PATH", "HOME", "LD_PRELOAD", "PYTHONPATH")
+        inherited = {name: os.environ[name] for name in kept if name in os.environ}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", "from gateway.cli import main; main()", "serve"],
