@@ -4,8 +4,8 @@ index of the receipts that belong to nobody, so that they can be forgotten."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
