@@ -265,7 +265,7 @@ def _bare(kind: str | None) -> str:
 
 
 def sniffed(data: bytes, *, audio: bool) -> str | None:
-    """What a file's first bytes say; None: nothing that AWS takes."""
+    """What a file's first bytes say; None: nothing that is known here."""
     if data[4:8] == b"ftyp":
         brand = data[8:12]
         kind = next((kind for start, kind in BRANDS if brand.startswith(start)), "video/mp4")
