@@ -28,7 +28,6 @@ COLUMNS = tuple(c.name for c in messages.columns)
 EMPTY_ROW: dict[str, Any] = dict.fromkeys(COLUMNS)
 MEDIA_TYPES = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": MessageType.VIDEO}
 FILES = frozenset({*MEDIA_TYPES.values(), MessageType.DOCUMENT, MessageType.STICKER})
-ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
 NOWHERE: frozenset[str] = frozenset()
 FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
 
@@ -264,7 +263,7 @@ class Outbound:
             problems.append(("body", "is needed, or media, or a template"))
         if kind in FILES and not draft.media:
             problems.append(("media", f"is needed for the type {kind}"))
-        if draft.channel in ONE_FILE and len(draft.media) > 1:
+        if draft.channel in routing.ONE_FILE and len(draft.media) > 1:
             problems.append(
                 ("media", f"may be one file on {draft.channel}: send a message for each")
             )
@@ -331,7 +330,7 @@ def _nobody(
 
 
 def _quotes(draft: Draft) -> bool:
-    return draft.reply_to is not None and draft.channel in routing.QUOTING
+    return draft.reply_to is not None and draft.channel in routing.CHATS
 
 
 def _segments(draft: Draft) -> int | None:

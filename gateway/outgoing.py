@@ -15,7 +15,7 @@ from gateway.domain import (
     OutboundMessage,
     Sender,
 )
-from gateway.routing import QUOTING, Needs, Pick
+from gateway.routing import CHATS, Needs, Pick
 from gateway.store.deliveries import Attempt
 
 Row = Mapping[str, Any]
@@ -65,7 +65,7 @@ def needs_of(row: Row) -> Needs:
         media=len(json.loads(row["media"])) if row["media"] else 0,
         html="html" in extra,
         template="template" in extra,
-        reply=row["reply_to"] is not None and channel in QUOTING,
+        reply=row["reply_to"] is not None and channel in CHATS,
         user_id=is_user_id(channel, row["to_address"]),
     )
 

@@ -19,7 +19,8 @@ from gateway.domain import (
 from gateway.errors import Again, ProviderError, Throttled
 
 WEB = "https://"
-QUOTING = frozenset({Channel.WHATSAPP})  # channels on which an answer shows what it answers
+ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
+CHATS = frozenset({Channel.WHATSAPP})  # channels that show what is quoted, read and typed
 LONGEST = (
     3600.0  # seconds that a vendor's Retry-After is believed, for it holds up a person's thread
 )

@@ -14,6 +14,7 @@ from gateway.api.problems import Problem, unprocessable
 from gateway.domain import Channel, Clock, Provider
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.events import Hub
+from gateway.gestures import Gestures
 from gateway.media import Folder
 from gateway.outbound import Invalid, Outbound
 from gateway.routing import Route
@@ -52,6 +53,7 @@ class Context:
     providers: Mapping[str, Provider]
     chains: Mapping[Channel, tuple[Route, ...]]
     board: Switchboard
+    gestures: Gestures
     clock: Clock
     scrape: Scrape
     spool: Spool | None = None
