@@ -49,8 +49,8 @@ def place_of(tx: Tx, tenant_id: str, message_id: str) -> Row | None:
         "SELECT q.route, q.due_at, q.lease_until, q.quarantined, EXISTS ("
         "SELECT 1 FROM queue AS e WHERE e.tenant_id = q.tenant_id "
         "AND e.conversation_id = q.conversation_id AND e.lane = q.lane "
-        "AND e.message_id < q.message_id AND e.quarantined = 0 "
-        "AND (e.lease_until > 0 OR e.attempts > 0 OR e.due_at <= ?)) AS behind "
+        "AND e.message_id <> q.message_id AND (e.lease_until > 0 OR (e.message_id < q.message_id "
+        "AND e.quarantined = 0 AND (e.attempts > 0 OR e.due_at <= ?)))) AS behind "
         "FROM queue AS q WHERE q.tenant_id = ? AND q.message_id = ?",
         (tx.now, tenant_id, message_id),
     ).fetchone()

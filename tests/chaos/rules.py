@@ -121,7 +121,7 @@ class Rules:
         arrived = bool(heard & {Status.DELIVERED, Status.READ})
         if arrived is not (status in ARRIVED):
             raise Violation(f"{id_} is {status}, and its vendors said {sorted(heard)}")
-        if status in (Status.ACCEPTED, Status.SENT) and not taken:
+        if status in (Status.ACCEPTED, Status.SENT) and not any(one.taken for one in requests):
             raise Violation(f"{id_} is {status}, and no vendor took it")
         if status in (Status.REJECTED, Status.EXPIRED, Status.CANCELED) and (
             any(one.vendor_id in known for one in taken) and not heard
