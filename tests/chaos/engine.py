@@ -32,7 +32,7 @@ LIMITS = Limits(
     send=SEND,
     lease=LEASE,
     poll=5.0,
-    receipts=900.0,
+    receipts=300.0,
     retry=Retry(base=1.0, cap=20.0, limit=6),
 )
 BREAKERS = Policy(failures=5, messages=3, open_for=4_000, longest=30_000, probe=int(LEASE * 1000))

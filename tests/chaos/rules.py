@@ -118,13 +118,13 @@ class Rules:
         taken = [one for one in requests if one.taken and not one.throttled]
         known = self._known(id_)
         heard = {s for one in requests if one.named or one.vendor_id in known for s in one.heard}
-        arrived = bool(heard & {Status.DELIVERED, Status.READ})
-        if arrived is not (status in ARRIVED):
-            raise Violation(f"{id_} is {status}, and its vendors said {sorted(heard)}")
+        said = {s for one in requests for s in one.said}
+        if (heard & ARRIVED and status not in ARRIVED) or (status in ARRIVED and not said & ARRIVED):
+            raise Violation(f"{id_} is {status}, and its vendors said {sorted(said)}")
         if status in (Status.ACCEPTED, Status.SENT) and not any(one.taken for one in requests):
             raise Violation(f"{id_} is {status}, and no vendor took it")
         if status in (Status.REJECTED, Status.EXPIRED, Status.CANCELED) and (
-            any(one.vendor_id in known for one in taken) and not heard
+            any(one.vendor_id in known for one in taken) and not said
         ):
             raise Violation(f"{id_} is {status}, and a vendor took it")
 

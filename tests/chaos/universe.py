@@ -233,7 +233,7 @@ class Universe:
             self._cancel, self._cancel, self._move, self._hold, self._storm,
         )  # fmt: skip
         while True:
-            await asyncio.sleep(self.luck.expovariate(0.7))
+            await asyncio.sleep(self.luck.expovariate(1.6))
             await self.luck.choice(deeds)()
 
     async def _crash(self) -> None:
@@ -381,7 +381,7 @@ class Universe:
                     if key is None:
                         raise
                     self.events["repeated"] += 1
-            await asyncio.sleep(self.luck.uniform(0.05, 1.0))
+            await asyncio.sleep(self.luck.uniform(*((0.05, 1.0) if ready else (0.5, 4.0))))
 
     # People and vendors
 

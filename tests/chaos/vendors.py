@@ -110,7 +110,8 @@ class Request:
     unsent: bool = False  # nothing reached the person, and the gateway was told so
     throttled: bool = False  # taken, and given back by a callback
     named: bool = False  # whether its callbacks name the attempt
-    heard: set[Status] = field(default_factory=set)  # callbacks that were answered 2xx
+    said: set[Status] = field(default_factory=set)  # by callbacks that were posted,
+    heard: set[Status] = field(default_factory=set)  # and by those that were answered 2xx
 
 
 @dataclass
@@ -299,6 +300,7 @@ class Vendor:
     def _posts(self, request: Request, key: str, update: StatusUpdate) -> None:
         if update.error is not None and update.error.reason == "throttled":
             request.unsent = request.throttled = True
+        request.said.add(update.status)
         self.post(self, key, update)
 
     def _forges(self, request: Request) -> None:
