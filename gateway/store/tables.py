@@ -257,6 +257,12 @@ class ReceiptRow(Base, table=True):
             sqlite_where=text("verdict = 'parked'"),
             postgresql_where=text("verdict = 'parked'"),
         ),
+        Index(
+            "ix_receipts_missed",
+            "id",
+            sqlite_where=text("verdict = 'parked'"),
+            postgresql_where=text("verdict = 'parked'"),
+        ),
     )
     tenant_id: str = _text()
     id: str = _key()
