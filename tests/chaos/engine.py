@@ -202,4 +202,3 @@ class Engine(Owner):
     async def does(self, operation: Any, item: Any) -> Any:
         """As an operator's request does."""
         return await self.writer.submit(operation, item)
-

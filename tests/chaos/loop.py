@@ -197,6 +197,12 @@ class Loop(asyncio.AbstractEventLoop):
             self.steps += 1
             handle._run()
 
+    def pause(self, owner: Owner, seconds: float) -> None:
+        """Stops a process for a while, as a machine does that swaps, or is moved."""
+        if not owner.paused:
+            owner.paused = True
+            self.outside(seconds, self.resume, owner)
+
     def resume(self, owner: Owner) -> None:
         """Lets a paused process go on with what it was about to do."""
         owner.paused = False

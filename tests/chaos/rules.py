@@ -119,7 +119,9 @@ class Rules:
         known = self._known(id_)
         heard = {s for one in requests if one.named or one.vendor_id in known for s in one.heard}
         said = {s for one in requests for s in one.said}
-        if (heard & ARRIVED and status not in ARRIVED) or (status in ARRIVED and not said & ARRIVED):
+        if (heard & ARRIVED and status not in ARRIVED) or (
+            status in ARRIVED and not said & ARRIVED
+        ):
             raise Violation(f"{id_} is {status}, and its vendors said {sorted(said)}")
         if status in (Status.ACCEPTED, Status.SENT) and not any(one.taken for one in requests):
             raise Violation(f"{id_} is {status}, and no vendor took it")

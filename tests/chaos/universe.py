@@ -7,28 +7,23 @@ import asyncio
 import hashlib
 import logging
 import random
-import time as real_time
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from gateway import clock as ids
-from gateway.domain import Channel, InboundMessage, OnUnknown, Priority, Status, StatusUpdate
-from gateway.errors import OutcomeUnknown, StoreUnavailable
+from gateway.domain import Channel, InboundMessage, OnUnknown, Priority, StatusUpdate
 from gateway.outbound import Draft, Invalid
-from gateway.store.edits import CANCEL, RESCHEDULE, Moved, Named
-from gateway.store.holds import FREE, HOLD, Free, Hold
-from tests.chaos.engine import Clock, Engine, Lost
+from gateway.store.holds import FREE, Free
+from tests.chaos.chance import from_seed
+from tests.chaos.engine import Clock, Engine
 from tests.chaos.loop import Loop
+from tests.chaos.monkey import AWAY, Monkey
 from tests.chaos.rules import Rules
-from tests.chaos.storage import EPOCH, Storage, Violation
+from tests.chaos.storage import Storage, Violation
 from tests.chaos.vendors import MOODS, TENANT, Request, Truth, Vendor
 from tests.chaos.writing import Weather
 
-AWAY = (Lost, StoreUnavailable, OutcomeUnknown, TimeoutError)
 LONGEST = 4 * 3600.0  # virtual seconds in which everything ends
 TAIL = 60  # lines of the trace that are printed
 
@@ -68,7 +63,7 @@ class Universe:
         self.storage = Storage(self.loop.time)
         self.truth = Truth()
         self.rules = Rules(self.storage, self.truth, random.Random(seed + 2))
-        self.weather = Weather(self.luck, self.luck.choice((0.0, 0.01, 0.03)))
+        self.weather = Weather(self.luck, self.luck.choice((0.0, 0.02, 0.06)))
         self.several = self.luck.random() < 0.5
         self.people = [f"+1555{n:07d}" for n in range(max(3, messages // self.luck.choice((2, 5))))]
         self.vendors = [
@@ -90,7 +85,7 @@ class Universe:
         self.calm = False
         self._hash = hashlib.blake2b(digest_size=16)
         self._work: set[asyncio.Task[Any]] = set()
-        self._sent: list[str] = []
+        self.sent: list[str] = []
         self._talking: set[str] = set()
 
     def note(self, what: str, *more: object) -> None:
@@ -106,7 +101,7 @@ class Universe:
         Raises:
             Broken: a rule was broken.
         """
-        with _from(self.seed, self.loop, self._logged):
+        with from_seed(self.seed, self.loop, self._logged):
             try:
                 outcomes = self.loop.run(self._run())
             except Exception as error:
@@ -147,8 +142,12 @@ class Universe:
             self.loop.failure = self.loop.failure or task.exception()
 
     async def _run(self) -> Counter[str]:
-        await self._start()
-        beside = [self.begin(self._monkey()), self.begin(self._moods()), self.begin(self._words())]
+        await self.start()
+        beside = [
+            self.begin(Monkey(self).plays()),
+            self.begin(self._moods()),
+            self.begin(self._words()),
+        ]
         await self._applications()
         await asyncio.sleep(self.luck.choice((0.0, 20.0)))
         for task in beside:
@@ -164,23 +163,27 @@ class Universe:
         for engine in self.engines:
             if engine.paused:
                 self.loop.resume(engine)
-        if not self._ready():
-            await self._start()
+        if not self.ready():
+            await self.start()
         self.note("calm")
         while not self._at_rest():
             if self.loop.time() > LONGEST:
                 raise Violation(f"never ends: {self._open()[:3]}")
             await asyncio.sleep(10.0)
-            held = self.storage.rows("SELECT message_id FROM queue WHERE quarantined = 1")
-            if held:
-                self.events["freed"] += len(held)
-                keys = tuple((TENANT, row[0]) for row in held)
-                await self._ask(lambda engine: engine.does(FREE, Free(keys)))
+            await self._free()
+
+    async def _free(self) -> None:
+        held = self.storage.rows("SELECT message_id FROM queue WHERE quarantined = 1")
+        if held:
+            self.events["freed"] += len(held)
+            keys = tuple((TENANT, row[0]) for row in held)
+            await self._ask(lambda engine: engine.does(FREE, Free(keys)))
 
     def _open(self) -> list[Any]:
         return self.storage.rows(
-            "SELECT m.id, m.status, q.due_at, q.lease_until FROM messages AS m LEFT JOIN queue AS q "
-            "ON q.message_id = m.id WHERE m.direction = 'outbound' AND (q.message_id IS NOT NULL "
+            "SELECT m.id, m.status, q.due_at, q.lease_until FROM messages AS m "
+            "LEFT JOIN queue AS q ON q.message_id = m.id "
+            "WHERE m.direction = 'outbound' AND (q.message_id IS NOT NULL "
             "OR m.status IN ('queued', 'sending', 'unknown', 'scheduled', 'held')) ORDER BY m.id"
         )
 
@@ -190,7 +193,8 @@ class Universe:
 
     # Processes
 
-    async def _start(self) -> Engine:
+    async def start(self) -> Engine:
+        """Starts a process, and waits until it works."""
         engine = Engine(
             self.loop,
             self.luck,
@@ -209,16 +213,17 @@ class Universe:
                 await engine.ask(engine.starts())
             except AWAY:
                 engine.dies()
-                return await self._start()
+                return await self.start()
         return engine
 
-    def _ready(self) -> list[Engine]:
+    def ready(self) -> list[Engine]:
+        """The processes that answer."""
         return [engine for engine in self.engines if engine.ready]
 
     async def _ask(self, work: Any) -> Any:
         """Asks any process until one answers."""
         while True:
-            ready = self._ready()
+            ready = self.ready()
             if ready:
                 engine = self.luck.choice(ready)
                 try:
@@ -226,88 +231,6 @@ class Universe:
                 except AWAY:
                     self.events["repeated"] += 1
             await asyncio.sleep(self.luck.uniform(0.05, 1.0))
-
-    async def _monkey(self) -> None:
-        """Kills, pauses, stops and starts processes; cancels, moves and holds messages."""
-        deeds = (self._crash, self._crash, self._pause, self._stop, self._second) + (
-            self._cancel, self._cancel, self._move, self._hold, self._storm,
-        )  # fmt: skip
-        while True:
-            await asyncio.sleep(self.luck.expovariate(1.6))
-            await self.luck.choice(deeds)()
-
-    async def _crash(self) -> None:
-        ready = self._ready()
-        if not ready:
-            return
-        engine = self.luck.choice(ready)
-        engine.dies()
-        self.note("crash")
-        if not self._ready():
-            await asyncio.sleep(self.luck.choice((0.0, 0.1, 3.0, 20.0)))
-            await self._start()
-
-    async def _pause(self) -> None:
-        ready = [engine for engine in self._ready() if not engine.paused]
-        if ready:
-            engine = self.luck.choice(ready)
-            seconds = self.luck.choice((0.2, 3.0, 9.0, 30.0))
-            engine.paused = True
-            self.note("pause", seconds)
-            self.loop.outside(seconds, self.loop.resume, engine)
-
-    async def _stop(self) -> None:
-        ready = [engine for engine in self._ready() if not engine.paused]
-        if not ready:
-            return
-        engine = self.luck.choice(ready)
-        self.note("stop")
-        try:
-            async with asyncio.timeout(30):
-                await engine.ask(engine.stops())
-        except AWAY:
-            pass
-        engine.dies()
-        if not self._ready():
-            await self._start()
-
-    async def _second(self) -> None:
-        if self.several and len(self._ready()) < 2:
-            await self._start()
-
-    async def _storm(self) -> None:
-        """The database is mostly away for a while."""
-        before, self.weather.often = self.weather.often, 0.6
-        self.note("storm")
-        await asyncio.sleep(self.luck.choice((0.5, 4.0, 12.0)))
-        self.weather.often = before
-
-    async def _cancel(self) -> None:
-        if self._sent:
-            id_ = self.luck.choice(self._sent)
-            await self._try(CANCEL, Named(TENANT, id_))
-            self.note("cancel", id_)
-
-    async def _move(self) -> None:
-        if self._sent:
-            id_, by = self.luck.choice(self._sent), self.luck.choice((0, 5_000, 60_000))
-            await self._try(RESCHEDULE, Moved(TENANT, id_, self.storage.now() + by))
-            self.note("move", id_, by)
-
-    async def _hold(self) -> None:
-        if self._sent:
-            id_ = self.luck.choice(self._sent)
-            await self._try(HOLD, Hold(((TENANT, id_),)))
-            self.note("hold", id_)
-
-    async def _try(self, operation: Any, item: Any) -> None:
-        ready = self._ready()
-        if ready:
-            engine = self.luck.choice(ready)
-            try:
-                await engine.ask(engine.does(operation, item))
-            except AWAY:
-                self.events["not done"] += 1
 
     async def _moods(self) -> None:
         while True:
@@ -365,14 +288,14 @@ class Universe:
             id_ = str(accepted.view["id"])
             self.rules.promised(id_, draft.body, key)
             self.note("accepted", number, id_)
-            self._sent.append(id_)
+            self.sent.append(id_)
             if key is None or not again:
                 return
             again -= 1
 
     async def _accepted(self, draft: Draft, key: str | None) -> Any:
         while True:
-            ready = self._ready()
+            ready = self.ready()
             if ready:
                 engine = self.luck.choice(ready)
                 try:
@@ -421,7 +344,7 @@ class Universe:
         """A vendor repeats what was not answered, some of them for ever."""
         patient = self.luck.random() < 0.9
         while True:
-            ready = self._ready()
+            ready = self.ready()
             if ready:
                 engine = self.luck.choice(ready)
                 try:
@@ -444,41 +367,3 @@ class Universe:
     def _arrived(self, request: Request) -> None:
         self.note("sent", request.vendor, request.attempt_id, request.fate.value)
         self.rules.arrived(request)
-
-
-class _Time:
-    """The module `time`, as the product's ids see it."""
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self.gmtime = real_time.gmtime
-        self.monotonic = loop.time
-
-    def time_ns(self) -> int:
-        """Virtual time of day."""
-        return EPOCH * 1_000_000 + int(self._loop.time() * 1e9)
-
-
-@contextmanager
-def _from(seed: int, loop: Loop, logged: Any) -> Iterator[None]:
-    """Gives everything that chance or the time decides to a seed: ids, jitter, the time in ids."""
-    luck = random.Random(seed + 3)
-    before = ids._noise, ids.time, ids._last  # type: ignore[attr-defined]
-    ids._noise, ids.time, ids._last = lambda: luck.getrandbits(80), _Time(loop), 0  # type: ignore
-    state = random.getstate()
-    random.seed(seed)
-    log = logging.getLogger("gateway")
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = logged  # type: ignore[method-assign]
-    level, propagates = log.level, log.propagate
-    log.setLevel(logging.ERROR)
-    log.propagate = False
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-        log.propagate = propagates
-        random.setstate(state)
-        ids._noise, ids.time, ids._last = before  # type: ignore[attr-defined]

@@ -184,7 +184,7 @@ class Vendor:
         try:
             receipt: Receipt = await reply
         except ProviderError as error:
-            request.unsent = error.sent_nothing
+            request.unsent |= error.sent_nothing
             raise
         return receipt
 
@@ -248,7 +248,7 @@ class Vendor:
             try:
                 receipt: Receipt = yield from answer
             except ProviderError as error:
-                request.unsent = error.sent_nothing
+                request.unsent |= error.sent_nothing
                 raise
             return receipt
 
@@ -342,4 +342,3 @@ class Hook:
     def sign(self, simulated: Simulated) -> WebhookRequest:
         """Nobody asks for it."""
         raise NotImplementedError
-

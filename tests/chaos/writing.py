@@ -40,15 +40,18 @@ class Fault(StrEnum):
     LOST_EARLY = "commit lost, done after the look"
     UNKNOWN_DONE = "commit unknown, done"
     UNKNOWN_UNDONE = "commit unknown, not done"
+    STALL = "process stalls after a commit"
 
 
-COMMITTED = frozenset({None, Fault.LOST_DONE, Fault.LOST_EARLY, Fault.UNKNOWN_DONE, Fault.SLOW})
+COMMITTED = frozenset(
+    {None, Fault.LOST_DONE, Fault.LOST_EARLY, Fault.UNKNOWN_DONE, Fault.SLOW, Fault.STALL}
+)
 LOST = frozenset({Fault.LOST_DONE, Fault.LOST_UNDONE, Fault.LOST_EARLY})
 UNKNOWN = frozenset({Fault.UNKNOWN_DONE, Fault.UNKNOWN_UNDONE})
 WEIGHTS = {
     Fault.AWAY: 6, Fault.LONG_AWAY: 1, Fault.SLOW: 1, Fault.AGAIN: 6, Fault.ITEM: 4,
     Fault.LOST_DONE: 5, Fault.LOST_UNDONE: 5, Fault.LOST_EARLY: 3,
-    Fault.UNKNOWN_DONE: 2, Fault.UNKNOWN_UNDONE: 2,
+    Fault.UNKNOWN_DONE: 2, Fault.UNKNOWN_UNDONE: 2, Fault.STALL: 4,
 }  # fmt: skip
 
 
@@ -179,6 +182,8 @@ class Writer:
             results, topics = [error] * len(batch), set()
             self.failing = True
         self._running = []
+        if fault is Fault.STALL:
+            self._loop.pause(self._owner, self._luck.choice((0.5, 5.0, 14.0, 30.0)))
         for waiting, result in zip(batch, results, strict=True):
             if waiting.future.done():
                 continue
