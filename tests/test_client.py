@@ -76,7 +76,7 @@ def between(api: Api) -> Iterator[tuple[Client, Between]]:
     proxy = Between(api.url)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - http.server's name
+        def do_GET(self) -> None:
             proxy.handle(self)
 
         do_POST = do_GET  # noqa: N815

@@ -33,7 +33,7 @@ from gateway.domain import (
     WebhookRequest,
 )
 from gateway.errors import WebhookError
-from gateway.media import UNKNOWN, sniff
+from gateway.kinds import UNKNOWN, sniff
 from gateway.simulation import SimulatedMedia
 from providers._http import Http
 

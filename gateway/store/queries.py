@@ -65,8 +65,22 @@ def conversation(tx: Tx, tenant_id: str, id_: str) -> Row | None:
 
 
 def media_file(tx: Tx, tenant_id: str, id_: str) -> Row | None:
-    """One inbound file."""
+    """One file."""
     rows = _rows(tx, media, "tenant_id = ? AND id = ?", (tenant_id, id_))
+    return rows[0] if rows else None
+
+
+def media_files(tx: Tx, tenant_id: str, ids: Sequence[str]) -> dict[str, Row]:
+    """Some files of a tenant, by their ids."""
+    if not ids:
+        return {}
+    where = f"tenant_id = ? AND id IN ({', '.join('?' * len(ids))})"
+    return {row["id"]: row for row in _rows(tx, media, where, (tenant_id, *ids))}
+
+
+def linked_file(tx: Tx, id_: str) -> Row | None:
+    """One file of whomever: its link proves that they gave it out. Ids are unique in all."""
+    rows = _rows(tx, media, "id = ?", (id_,))
     return rows[0] if rows else None
 
 
