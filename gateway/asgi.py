@@ -72,6 +72,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         providers=gateway.adapters.providers,
         chains=gateway.adapters.chains,
         board=gateway.board,
+        gestures=gateway.gestures,
         clock=gateway.clock,
         scrape=gateway.scrape,
         analytics=Analytics(gateway.reader, gateway.clock),

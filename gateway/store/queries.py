@@ -27,6 +27,15 @@ def message(tx: Tx, tenant_id: str, id_: str) -> Row | None:
     return rows[0] if rows else None
 
 
+def newest_inbound(tx: Tx, tenant_id: str, conversation_id: str) -> Row | None:
+    """What the person of a conversation said last."""
+    where = (
+        "tenant_id = ? AND conversation_id = ? AND direction = 'inbound' ORDER BY id DESC LIMIT 1"
+    )
+    rows = _rows(tx, messages, where, (tenant_id, conversation_id))
+    return rows[0] if rows else None
+
+
 def message_of_provider(
     tx: Tx, tenant_id: str, channel: str, provider_message_id: str
 ) -> Row | None:
