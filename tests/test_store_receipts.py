@@ -13,7 +13,8 @@ from gateway.domain import Receipt, Status, StatusUpdate, VendorError
 from gateway.errors import Ambiguous, Rejected, Unreachable
 from gateway.status import RANKS
 from gateway.store.deliveries import SETTLE, Attempt, Outcome
-from gateway.store.inbox import RECEIVE, REPORT, Report
+from gateway.store.inbox import RECEIVE
+from gateway.store.reports import REPORT, Report
 from tests.stored import CONNECTION, HOUR, NOW, TENANT, Store, delivery, future, update
 
 MANY = settings(

@@ -208,6 +208,14 @@ class AttemptRow(Base, table=True):
             sqlite_where=text("status IN ('sending', 'unknown')"),
             postgresql_where=text("status IN ('sending', 'unknown')"),
         ),
+        Index(
+            "ix_attempts_network_id",
+            "connection",
+            "network_id",
+            unique=True,
+            sqlite_where=text("network_id IS NOT NULL"),
+            postgresql_where=text("network_id IS NOT NULL"),
+        ),
     )
     tenant_id: str = _text()
     id: str = _key()
@@ -221,6 +229,7 @@ class AttemptRow(Base, table=True):
     status: str = _text()
     rank: int = Field(sa_type=Integer)
     provider_message_id: str | None = _maybe_text()
+    network_id: str | None = _maybe_text()  # what the network calls it, where that is another
     error_reason: str | None = _maybe_text()
     error_code: str | None = _maybe_text()
     error_message: str | None = _maybe_text()
@@ -265,10 +274,12 @@ class ReceiptRow(Base, table=True):
     inbox_id: str | None = _maybe_text()
     source: str | None = _maybe_text()
     attempt_id: str | None = _maybe_text()
-    provider_message_id: str | None = _maybe_text()
+    provider_message_id: str | None = _maybe_text()  # or else the network's, which it waits for
+    network_id: str | None = _maybe_text()
     account: str | None = _maybe_text()
     sender: str | None = _maybe_text()
     recipient: str | None = _maybe_text()
+    aliases: str | None = _maybe_text()  # JSON: further addresses of the recipient
     status: str = _text()
     vendor_status: str = _text()
     error_reason: str | None = _maybe_text()
