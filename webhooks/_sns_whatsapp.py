@@ -117,9 +117,7 @@ class _Change:
         return _sns_whatsapp_messages.echoed(item, self.value, self.side, key)
 
     def _happened(self, item: Facts, key: str) -> Event:
-        # The envelope's id can be that of one message only: where it tells of several, of none.
-        about = {one.get("id") for one in objects(self.value, "statuses")}
-        send_id = identity(self.facts, "messageId") if len(about) == 1 else None
+        send_id = identity(self.facts, "messageId") if len(_about(self.entry)) == 1 else None
         return _sns_whatsapp_statuses.happened(item, send_id, self.side, key)
 
     def _preferred(self, item: Facts, key: str) -> Event:
@@ -166,6 +164,13 @@ class _Change:
         )
 
 
+def _about(entry: Facts) -> set[str | None]:
+    """The messages that an entry's statuses are about. The envelope's id can be that of one only:
+    where there are several, it is taken for none's."""
+    values = (part(change, "value") for change in objects(entry, "changes"))
+    return {identity(status) for value in values for status in objects(value, "statuses")}
+
+
 def _template(value: Facts) -> dict[str, Any]:
     """A template in the words of our own list of them. Meta's id of it is a number."""
     found: dict[str, Any] = {}
@@ -179,7 +184,7 @@ def _template(value: Facts) -> dict[str, Any]:
 def _pool(facts: Facts, meta_id: str) -> str | None:
     """What sends from the number at AWS: Meta's own id of it is another one."""
     numbers = {
-        one.get("metaPhoneNumberId"): f"phone-number-id-{match[1]}"
+        text(one, "metaPhoneNumberId"): f"phone-number-id-{match[1]}"
         for one in objects(part(facts, "context"), "MetaPhoneNumberIds")
         if (match := ARN.fullmatch(text(one, "arn")))
     }
