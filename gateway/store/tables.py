@@ -234,6 +234,7 @@ class AttemptRow(Base, table=True):
     error_message: str | None = _maybe_text()
     retry_at: int | None = _maybe_time()  # before when the vendor does not want to be asked
     why: str | None = _maybe_text()  # JSON: this provider and not another, if not the first
+    route: str | None = _maybe_text()  # who may send the message, if that is not this one only
     segments: int | None = Field(default=None, sa_type=Integer, nullable=True)
     cost: str | None = _maybe_text()
     currency: str | None = _maybe_text()
@@ -259,6 +260,7 @@ class ReceiptRow(Base, table=True):
         UniqueConstraint("connection", "dedupe_key"),
         Index("ix_receipts_attempt", "attempt_id"),
         _part("ix_receipts_parked", "verdict = 'parked'", "connection", "provider_message_id"),
+        _part("ix_receipts_foreign", "verdict = 'foreign'", "received_at"),
     )
     tenant_id: str = _text()
     id: str = _key()
