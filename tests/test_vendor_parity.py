@@ -22,9 +22,7 @@ from tests.running import Client, Stream, eventually, following, in_thread, vari
 from tests.vendors import Fault
 
 FAMILIES = [setup.name for setup in WIRED]
-NOT_HEARD = {"aws_whatsapp"}  # what it posts is not read yet
-HEARD = [name for name in FAMILIES if name not in NOT_HEARD]
-REPORTING = [name for name in HEARD if STAND_INS[name]().reports]
+REPORTING = [name for name in FAMILIES if STAND_INS[name]().reports]
 SWITCHES = [
     (before, after)
     for before, after in permutations(FAMILIES, 2)
@@ -212,7 +210,7 @@ def test_a_lost_answer_is_unknown_and_never_sent_again(both: Scene) -> None:
     both.client.until(sent["id"], "unknown")
     other = both.send(to="+15550100002", body="another")
     both.client.until(other["id"], "accepted")
-    if both.family.provider not in NOT_HEARD and family.reports:
+    if family.reports:
         asked = next(one for one in family.sent() if one.body == "once")
         id_ = family.new_id()
         assert both.post(family.happened(Status.DELIVERED, asked, id_)) in (200, 204)
