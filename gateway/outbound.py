@@ -18,9 +18,11 @@ from gateway import addresses, routing, segments
 from gateway.clock import new_id, to_ms
 from gateway.domain import Channel, Clock, Direction, MessageType, OnUnknown, Priority, Sender
 from gateway.errors import GatewayError
+from gateway.outgoing import needs_of
 from gateway.routing import Needs, Route
 from gateway.store.accepts import ACCEPT, Accepted, IdempotencyKey, NewMessage
 from gateway.store.batcher import Batcher
+from gateway.store.claims import names
 from gateway.store.conversations import Wanted
 from gateway.store.tables import messages
 
@@ -111,7 +113,7 @@ class Outbound:
         self._chosen: dict[Asked, tuple[Route, ...]] = {}  # for what messages have asked so far
         self._clock = clock
         self._region = region
-        self._expiry = int(expiry * 1000)
+        self.expiry = int(expiry * 1000)
         self._local = local
         self._kept = int(idempotency * 1000)
 
@@ -149,6 +151,14 @@ class Outbound:
             return addresses.email(text) if "@" in text else addresses.phone(number, self._region)
         except addresses.AddressError:
             return text
+
+    def route_again(self, row: Mapping[str, Any]) -> str:
+        """Who may send a stored message once more: those who might when it was accepted, as far
+        as they still can; else all that can by now. Blank: nobody."""
+        chain, needs = self._routes.get(Channel(row["channel"]), ()), needs_of(row)
+        able = [r.name for r in chain if routing.lacks(r.capabilities, needs) is None]
+        known = [name for name in names(row["route"] or "") if name in able]
+        return ",".join(known or able)
 
     def prepare(
         self, draft: Draft, tenant_id: str, key: IdempotencyKey | None = None
@@ -275,7 +285,7 @@ class Outbound:
         if send_at is not None and send_at > now + FARTHEST:
             problems.append(("send_at", "must be within a year"))
         starts = max(now, send_at or 0)
-        expires_at = to_ms(draft.expires_at) if draft.expires_at else starts + self._expiry
+        expires_at = to_ms(draft.expires_at) if draft.expires_at else starts + self.expiry
         if expires_at <= starts:
             problems.append(("expires_at", "must be after now and after send_at"))
         return send_at, expires_at

@@ -22,6 +22,7 @@ class Operation:
     answer: str
     status: int = 200
     body: type[BaseModel] | None = None
+    bare: bool = False  # whether it may come without its body
     query: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()

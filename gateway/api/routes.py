@@ -15,13 +15,14 @@ from gateway.api import (
     metrics,
     notes,
     opt_outs,
+    retries,
     sockets,
 )
 from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
 RESOURCES = (
-    *(messages, conversations, conversation_edits, notes, opt_outs),
+    *(messages, retries, conversations, conversation_edits, notes, opt_outs),
     *(events, sockets, media, health, metrics),
 )
 OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource.OPERATIONS)

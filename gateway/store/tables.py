@@ -152,6 +152,7 @@ class MessageRow(Base, table=True):
     media: str | None = _maybe_text()
     status: str = _text()
     ended_as: str | None = _maybe_text()  # how we ended it: rejected, canceled, expired
+    route: str | None = _maybe_text()  # who may send it, as it was accepted
     provider: str | None = _maybe_text()
     connection: str | None = _maybe_text()
     provider_message_id: str | None = _maybe_text()
