@@ -24,6 +24,7 @@ from gateway.store.accepts import ACCEPT, Accepted, IdempotencyKey, NewMessage
 from gateway.store.batcher import Batcher
 from gateway.store.claims import names
 from gateway.store.conversations import Wanted
+from gateway.store.retries import first_route
 from gateway.store.tables import messages
 
 COLUMNS = tuple(c.name for c in messages.columns)
@@ -152,13 +153,18 @@ class Outbound:
         except addresses.AddressError:
             return text
 
-    def route_again(self, row: Mapping[str, Any]) -> str:
-        """Who may send a stored message once more: those who might when it was accepted, as far
-        as they still can; else all that can by now. Blank: nobody."""
+    def route_again(self, row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> str:
+        """Who may send a stored message once more: those who might at its first attempt, as far
+        as they still can; else whom it would be left to now. Blank: nobody."""
         chain, needs = self._routes.get(Channel(row["channel"]), ()), needs_of(row)
         able = [r.name for r in chain if routing.lacks(r.capabilities, needs) is None]
-        known = [name for name in names(row["route"] or "") if name in able]
-        return ",".join(known or able)
+        first = first_route(attempts)
+        if known := [name for name in names(first) if name in able]:
+            return ",".join(known)
+        if able and able[0] == row["provider"]:
+            return ",".join(able)
+        found = routing.candidates(chain, needs, row["from_address"])
+        return ",".join(route.name for route in found)
 
     def prepare(
         self, draft: Draft, tenant_id: str, key: IdempotencyKey | None = None

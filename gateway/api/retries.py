@@ -31,11 +31,12 @@ async def retry(request: Request, context: Context, identity: Identity) -> Respo
     expires_at = to_ms(wanted.expires_at) if wanted.expires_at is not None else None
     if expires_at is not None and expires_at <= to_ms(context.clock.now()):
         raise unprocessable([("expires_at", "must be after now")])
+    attempts = await context.reader.call(queries.attempts_of, identity.tenant_id, id_)
     again = Again(
         identity.tenant_id,
         id_,
         (identity.tenant_id, row["channel"], row["to_address"]),
-        context.outbound.route_again(row),
+        context.outbound.route_again(row, attempts),
         context.outbound.expiry,
         expires_at,
         wanted.even_if_sent,

@@ -91,17 +91,18 @@ def retry(
       gateway queue retry msg_0199…
       gateway queue retry msg_0199… --even-if-sent
     """
-    from gateway.store.queries import message
-    from gateway.store.retries import AGAIN, Again
+    from gateway.store.queries import attempts_of, message
+    from gateway.store.retries import AGAIN, Again, first_route
 
     env = process.beside()
     with process.store(env) as database:
         with database.read() as tx:
-            row = message(tx, "default", id_)
+            row, attempts = message(tx, "default", id_), attempts_of(tx, "default", id_)
         if row is None or row["direction"] != "outbound":
             raise Failure(f"{id_} is no message of ours")
         person = (row["tenant_id"], row["channel"], row["to_address"])
-        route, expiry = row["route"] or row["provider"], int(env.settings.message_expiry * 1000)
+        route = first_route(attempts) or row["provider"]
+        expiry = int(env.settings.message_expiry * 1000)
         item = Again("default", id_, person, route, expiry, even_if_sent=even_if_sent)
         refused = _result(database, AGAIN, item)
     if refused is not None:

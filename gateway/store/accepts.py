@@ -267,7 +267,7 @@ def _person(item: NewMessage) -> opt_outs.Person:
 def _complete(tx: Tx, item: NewMessage, *, opted_out: bool) -> None:
     row = item.row
     later = row["send_at"] is not None and row["send_at"] > tx.now
-    row["conversation_id"], row["route"] = item.wanted.found["id"], item.route
+    row["conversation_id"] = item.wanted.found["id"]
     row["status"] = (Status.SCHEDULED if later else Status.QUEUED).value
     row.update(opt_outs.REJECTED if opted_out else opt_outs.NOT_REJECTED)
     row["created_at"] = row["updated_at"] = tx.now

@@ -6,7 +6,7 @@ sent is sent again only by whoever says that they know.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,11 @@ def _again(tx: Tx, thread: Thread, item: Again) -> None:
     )
     thread.requeue(tx.now, attempts=0, route=item.route)
     thread.note()
+
+
+def first_route(attempts: Sequence[Mapping[str, Any]]) -> str:
+    """Who might send a message at its first attempt, best first; blank where there was none."""
+    return str(attempts[0]["route"] or attempts[0]["provider"]) if attempts else ""
 
 
 AGAIN: Operation[Again, str | None] = Operation("retry", 17, again, lambda tx, items: False)
