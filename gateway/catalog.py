@@ -1,4 +1,5 @@
-"""THE one list: a name, its family, its provider class and its webhook class.
+"""THE one list: a name, its family, its provider class and its webhook class. And where
+files may be kept, by the scheme of MEDIA_STORE.
 
 An adapter that does not stand here does not exist: the application, the contract tests and the
 documentation all start from it.
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from providers._aws_store import S3Store
 from providers.aws_sns import AwsSns
 from providers.console import Console
 from providers.twilio import Twilio
@@ -33,6 +35,8 @@ CATALOG = (
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
     Entry(name="twilio", family="twilio", provider=Twilio, webhook=TwilioWebhook),
 )
+
+STORES: dict[str, type[Any]] = {"s3": S3Store}
 
 
 def entries(name_or_family: str) -> Iterator[Entry]:

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from gateway.clock import new_id, to_ms
 from gateway.domain import Channel, Clock, Direction, MessageType, OnUnknown, Priority, Sender
 from gateway.errors import GatewayError
 from gateway.outgoing import needs_of
+from gateway.own_files import OwnFiles, own_id
 from gateway.routing import Needs, Route
 from gateway.store.accepts import ACCEPT, Accepted, IdempotencyKey, NewMessage
 from gateway.store.batcher import Batcher
@@ -33,6 +34,7 @@ MEDIA_TYPES = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": 
 FILES = frozenset({*MEDIA_TYPES.values(), MessageType.DOCUMENT, MessageType.STICKER})
 ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
 NOWHERE: frozenset[str] = frozenset()
+AN_UPLOAD = "be the url of an upload, /api/media/…"
 FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
 
 
@@ -108,6 +110,7 @@ class Outbound:
         expiry: float,
         idempotency: float,
         local: Local | None = None,
+        own_files: OwnFiles | None = None,
     ) -> None:
         self._batcher = batcher
         self._routes = routes
@@ -116,6 +119,7 @@ class Outbound:
         self._region = region
         self.expiry = int(expiry * 1000)
         self._local = local
+        self._own_files = own_files
         self._kept = int(idempotency * 1000)
 
     async def accept(
@@ -128,12 +132,34 @@ class Outbound:
             Invalid: it cannot be sent; nothing was stored.
             StoreUnavailable, OutcomeUnknown: as the batcher says.
         """
+        if draft.media or draft.email:
+            draft = await self.with_files(draft, tenant_id)
         new = self.prepare(draft, tenant_id, key)
         if self._local is None or not self._local.reserve(new):
             return await self._batcher.submit(ACCEPT, new)
         stored = self._batcher.submit(ACCEPT, new)
         stored.add_done_callback(partial(self._local.accepted, new))
         return await asyncio.shield(stored)  # whoever asked may go; what is stored is sent
+
+    async def with_files(self, draft: Draft, tenant_id: str) -> Draft:
+        """The same draft, with what is known of its files that are ours.
+
+        Raises:
+            Invalid: one of them is none of the tenant's, or nothing for the channel.
+        """
+        own = self._own_files
+        if own is None:
+            return draft
+        media, wrong = await own.described(tenant_id, draft.channel, draft.media, "media")
+        email = dict(draft.email) if draft.email else None
+        if email and email.get("attachments"):
+            attached, more = await own.described(
+                tenant_id, draft.channel, email["attachments"], "email.attachments"
+            )
+            email["attachments"], wrong = list(attached), [*wrong, *more]
+        if wrong:
+            raise Invalid(wrong)
+        return replace(draft, media=media, email=email)
 
     def idempotency(self, route: str, key: str, body: Any) -> IdempotencyKey:
         """A caller's key with the hash of the canonical form of what it asks."""
@@ -217,10 +243,13 @@ class Outbound:
             return NOWHERE
         known, found = routing.places(self._routes.get(draft.channel, ()), draft.channel), set()
         for number, file in enumerate(draft.media):
-            place = routing.place(str(file.get("url", "")), known, tenant_id)
+            url = str(file.get("url", ""))
+            # A file of our own has an address on the web by the time that it is sent.
+            place = routing.WEB if own_id(url) else routing.place(url, known, tenant_id)
             if place is None:
                 others = [p.replace("{tenant}", tenant_id) for p in known if p != routing.WEB]
-                text = " or ".join(["must be an https URL", *(f"start with {p}" for p in others)])
+                ways = ("must be an https URL", *(f"start with {p}" for p in others), AN_UPLOAD)
+                text = " or ".join(ways)
                 problems.append((f"media.{number}.url", text))
             else:
                 found.add(place)

@@ -1,9 +1,10 @@
-"""A stored message as its provider is to send it, and what it needs of one. Pure."""
+"""A stored message as its provider is to send it, and what it needs of one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.domain import (
@@ -14,6 +15,7 @@ from gateway.domain import (
     OutboundMessage,
     Sender,
 )
+from gateway.own_files import OwnFiles
 from gateway.routing import Needs, Pick
 from gateway.store.deliveries import Attempt
 
@@ -35,7 +37,7 @@ def outgoing(attempt: Attempt, sender: Sender, origin: str, clock: Clock) -> Out
         type=MessageType(row["type"]),
         body=row["body"],
         content=json.loads(row["content"]) if row["content"] else {},
-        media=tuple(_media(file, origin) for file in media),
+        media=tuple(_media(file) for file in media),
         reply_to=row["reply_to"],
         template=extra.get("template"),
         subject=row["subject"],
@@ -45,13 +47,28 @@ def outgoing(attempt: Attempt, sender: Sender, origin: str, clock: Clock) -> Out
     )
 
 
-def _media(file: dict[str, Any], origin: str) -> OutboundMedia:
-    url = str(file["url"])
+def _media(file: dict[str, Any]) -> OutboundMedia:
     return OutboundMedia(
-        url=origin + url if url.startswith("/") else url,
+        url=str(file["url"]),
         content_type=file.get("content_type"),
         filename=file.get("filename"),
     )
+
+
+async def with_files(message: OutboundMessage, own: OwnFiles, tenant_id: str) -> OutboundMessage:
+    """The same message; its files that are ours as links that its provider can follow.
+
+    Raises:
+        ProviderError: there are none at the moment, and nothing was sent.
+    """
+    lasts = message.validity or 0
+    email = message.email
+    if email is not None and email.attachments:
+        attached = await own.outbound(tenant_id, email.attachments, lasts)
+        message = replace(message, email=replace(email, attachments=attached))
+    if not message.media:
+        return message
+    return replace(message, media=await own.outbound(tenant_id, message.media, lasts))
 
 
 def needs_of(row: Row) -> Needs:

@@ -167,10 +167,10 @@ class Bucket:
 
     async def _url(self, message: OutboundMessage, number: int, within: float) -> str:
         wanted = message.media[number]
-        if not wanted.url.startswith(WEB):
+        if wanted.read is None and not wanted.url.startswith(WEB):
             return wanted.url
         async with self._turn(within / 2):
-            file = await fetch(wanted.url, limit=LARGEST, timeout=within)
+            file = await _brought(wanted, within)
             kind = type_of(file, wanted)
             if len(file.data) > LIMITS[kind]:
                 text = f"AWS: files of the type {kind} may have {LIMITS[kind]} bytes"
@@ -184,6 +184,13 @@ class Bucket:
         self._client.put_object(
             Bucket=self._name, Key=key, Body=data, ContentType=kind, ChecksumSHA256=digest
         )
+
+
+async def _brought(wanted: OutboundMedia, within: float) -> FetchedMedia:
+    """A file, from the web if it is not our own."""
+    if wanted.read is None:
+        return await fetch(wanted.url, limit=LARGEST, timeout=within)
+    return FetchedMedia(data=await wanted.read(LARGEST), content_type=wanted.content_type)
 
 
 def _answered(response: Any = None, **_: Any) -> None:

@@ -249,7 +249,8 @@ class AwsSns:
                 raise Unsupported(f"AWS: {text}", code=code)
 
     def _reads(self, message: OutboundMessage) -> bool:
-        return self._bucket is None or all(self._bucket.reads(f.url) for f in message.media)
+        bucket = self._bucket
+        return bucket is None or all(f.read or bucket.reads(f.url) for f in message.media)
 
     @property
     def _unit(self) -> str:

@@ -105,8 +105,9 @@ def apply_parked(tx: Tx, ledger: Ledger, attempt_ids: Sequence[str]) -> None:
         if a["id"] in attempt_ids and a["provider_message_id"] is not None
     }
     keys = ("connection", "provider_message_id")
-    rows = [dict(r._mapping) for r in select(tx, receipts, keys, list(by_id), COLUMNS)]
-    waiting = [row for row in rows if row["verdict"] == "parked"]
+    # Only so is there an index: what was ever said over a connection is not to be read each time.
+    found = select(tx, receipts, keys, list(by_id), COLUMNS, only="t.verdict = 'parked'")
+    waiting = [dict(row._mapping) for row in found]
     for row in sorted(waiting, key=lambda r: str(r["id"])):
         _apply(tx, ledger, by_id[(row["connection"], row["provider_message_id"])], row)
     _verdicts(tx, [row for row in waiting if row["verdict"] != "parked"])

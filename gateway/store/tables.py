@@ -277,6 +277,12 @@ class ReceiptRow(Base, table=True):
             postgresql_where=text("verdict = 'parked'"),
         ),
         Index(
+            "ix_receipts_missed",
+            "id",
+            sqlite_where=text("verdict = 'parked'"),
+            postgresql_where=text("verdict = 'parked'"),
+        ),
+        Index(
             "ix_receipts_foreign",
             "received_at",
             sqlite_where=text("verdict = 'foreign'"),

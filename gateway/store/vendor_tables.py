@@ -17,9 +17,11 @@ from gateway.store.tables import Base, table
 
 
 class MediaRow(Base, table=True):
-    """A file of an inbound message: first a reference, then, after its fetch, bytes on disk.
+    """A file: of an inbound message, first a reference and, after its fetch, bytes; or an upload,
+    which belongs to no message.
 
-    `state` is pending, stored, refused (never fetched: not the vendor's) or failed.
+    `state` is pending, stored, refused (never fetched: not the vendor's) or failed; dropping while
+    its bytes are deleted because of their age, then gone.
     """
 
     __tablename__ = "media"
@@ -32,17 +34,25 @@ class MediaRow(Base, table=True):
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),
+        Index("ix_media_id", "id", unique=True),
+        Index(
+            "ix_media_kept",
+            "created_at",
+            sqlite_where=text("state IN ('stored', 'dropping')"),
+            postgresql_where=text("state IN ('stored', 'dropping')"),
+        ),
     )
     tenant_id: str = Field(primary_key=True, sa_type=Text)
     id: str = Field(primary_key=True, sa_type=Text)
-    message_id: str = Field(sa_type=Text)
+    message_id: str | None = Field(default=None, sa_type=Text, nullable=True)
     position: int = Field(sa_type=Integer)
-    connection: str = Field(sa_type=Text)
-    reference: str = Field(sa_type=Text)
+    connection: str | None = Field(default=None, sa_type=Text, nullable=True)
+    reference: str | None = Field(default=None, sa_type=Text, nullable=True)
     declared_type: str | None = Field(default=None, sa_type=Text, nullable=True)
     content_type: str | None = Field(default=None, sa_type=Text, nullable=True)  # sniffed
     filename: str | None = Field(default=None, sa_type=Text, nullable=True)
     size: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
+    sha256: str | None = Field(default=None, sa_type=Text, nullable=True)
     state: str = Field(sa_type=Text)
     detail: str | None = Field(default=None, sa_type=Text, nullable=True)
     tries: int = Field(default=0, sa_type=Integer)
