@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -112,6 +113,21 @@ def sqlite_copy(template: Path, folder: Path) -> str:
     path = folder / "gateway.db"
     shutil.copy(template, path)
     return f"sqlite:///{path}"
+
+
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Somebody else writes into the database, and does not come to an end."""
+    if url.startswith("sqlite"):
+        sqlite = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        sqlite.execute("PRAGMA busy_timeout=10000")
+        sqlite.execute("BEGIN EXCLUSIVE")
+        yield
+        sqlite.close()
+        return
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        connection.execute("LOCK TABLE inbox IN EXCLUSIVE MODE")
+        yield
 
 
 class Cut(Enum):
