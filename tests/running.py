@@ -293,7 +293,7 @@ class Process:
     def start(self) -> None:
         """Starts it and waits until it answers."""
         self.spawn()
-        eventually(self._answers, "the gateway's first answer")
+        eventually(self._answers, "the gateway's first answer", within=60)
 
     def spawn(self) -> None:
         """Starts it."""

@@ -5,7 +5,7 @@ The vendor's own count says what was sent. What is left, and what becomes of it:
 | killed | left | on_unknown=hold | resend |
 |---|---|---|---|
 | before T1's COMMIT | nothing; no 202 was given | the repetition is sent, once | the same |
-| after T1, before the 202 | the message, queued | sent once; a repetition changes nothing | the same |
+| after T1, before the 202 | the message, queued | sent once, also if repeated | the same |
 | the same, handed over | a lease with an open attempt | `unknown`; it was never sent | sent once |
 | before or after the claim's COMMIT | at most a lease | sent once | the same |
 | before T2's COMMIT | a lease | sent once | the same |
@@ -53,13 +53,8 @@ from tests.running import (
 )
 from tests.vendors import LoopbackVendor, Request
 
-SENDING = {
-    "LEASE_TIME": "4s",
-    "SEND_TIMEOUT": "1s",
-    "WORKER_POLL": "50ms",
-    "LOOKUP_AFTER": "0",
-    "BACKFILL_AFTER": "0",
-}
+SENDING = {"WORKER_POLL": "50ms", "LOOKUP_AFTER": "0", "BACKFILL_AFTER": "0"}
+BRIEF = {"LEASE_TIME": "4s", "SEND_TIMEOUT": "1s"}  # of what is killed, as its leases must end
 SOON = timedelta(seconds=2)  # longer than four accepts take
 ONCE, NEVER, PERHAPS = ("accepted", 1), ("unknown", 0), ("unknown", 1)
 
@@ -92,13 +87,15 @@ CASES = [
 
 
 @pytest.fixture
-def process(url: str, tmp_path: Path, vendor: LoopbackVendor) -> Iterator[Process]:
-    """`gateway serve`, on each database in turn."""
-    made = Process(
-        variables(tmp_path / "data", url, **twilio(vendor.url), **SENDING),
-        free_port(),
-        tmp_path / "log",
-    )
+def environment(url: str, tmp_path: Path, vendor: LoopbackVendor) -> dict[str, str]:
+    """A gateway, on each database in turn."""
+    return variables(tmp_path / "data", url, **twilio(vendor.url), **SENDING)
+
+
+@pytest.fixture
+def process(environment: dict[str, str], tmp_path: Path) -> Iterator[Process]:
+    """`gateway serve`."""
+    made = Process({**environment, **BRIEF}, free_port(), tmp_path / "log")
     yield made
     if made.process is not None and made.process.poll() is None:
         made.kill()
@@ -138,7 +135,7 @@ def ended(process: Process) -> None:
     """It was killed, at the place and by nobody else."""
     child = process.process
     assert child is not None
-    eventually(lambda: child.poll() is not None, "the end of the process")
+    eventually(lambda: child.poll() is not None, "the end of the process", within=60)
     assert child.returncode == -signal.SIGKILL, process.log.read_text()[-2000:]
 
 
@@ -160,7 +157,7 @@ def requests_of(vendor: LoopbackVendor, key: str) -> list[Request]:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_message_that_was_killed_there_is_neither_lost_nor_sent_twice(
-    case: Case, process: Process, vendor: LoopbackVendor
+    case: Case, process: Process, environment: dict[str, str], vendor: LoopbackVendor
 ) -> None:
     if case.place is Place.REQUEST:
         killing(process, vendor)
@@ -168,7 +165,7 @@ def test_a_message_that_was_killed_there_is_neither_lost_nor_sent_twice(
         struck(process, case.place)
     if case.claimed and case.place is not Place.AFTER_T1:
         wanted = bodies(case)
-        with in_thread(process.environment, working=False) as client:
+        with in_thread(environment, working=False) as client:
             first = asked(client, wanted)
         process.spawn()
     else:
@@ -176,7 +173,7 @@ def test_a_message_that_was_killed_there_is_neither_lost_nor_sent_twice(
         wanted = bodies(case)
         first = asked(process.client, wanted)
     ended(process)
-    with in_thread(process.environment) as client:
+    with in_thread(environment) as client:
         ids = {key: client.send(key, **body)["id"] for key, body in wanted.items()}
         assert all(ids[key] == id_ for key, id_ in first.items())
         done = {key: client.until(id_, *statuses(key)) for key, id_ in ids.items()}
@@ -247,7 +244,7 @@ TAKEN = [Place.BEFORE_RECEIVE, Place.AFTER_RECEIVE, Place.SPOOLED, Place.DRAINED
 
 @pytest.mark.parametrize("place", TAKEN, ids=lambda place: place.name.lower())
 def test_a_webhook_that_was_killed_there_is_stored_once_and_in_its_order(
-    place: Place, url: str, process: Process
+    place: Place, url: str, process: Process, environment: dict[str, str]
 ) -> None:
     struck(process, place, nth=1 if place is Place.DRAINED else 3)
     process.start()
@@ -257,7 +254,7 @@ def test_a_webhook_that_was_killed_there_is_stored_once_and_in_its_order(
         taken = [form["MessageSid"] for form in forms if posted(process.client, form)]
     ended(process)
     assert len(taken) == (4 if place is Place.DRAINED else 2)
-    with in_thread(process.environment) as client:
+    with in_thread(environment) as client:
         eventually(lambda: client.stranger().call("GET", "/health/ready").ok, "ready")
         for form in forms[len(taken) :]:
             assert posted(client, form)
