@@ -182,6 +182,9 @@ class LoopbackAws(LoopbackVendor):
     def get_caller_identity(self, given: Mapping[str, str]) -> str:
         return "<Account>123456789012</Account><Arn>arn:aws:iam::123456789012:user/u</Arn>"
 
+    def publish(self, given: Mapping[str, str]) -> str:
+        return f"<MessageId>40000000-0000-4000-8000-{self.count:012d}</MessageId>"
+
     def get_sms_sandbox_account_status(self, given: Mapping[str, str]) -> str:
         return f"<IsInSandbox>{self.state['sandbox']}</IsInSandbox>"
 

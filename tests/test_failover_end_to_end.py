@@ -12,8 +12,8 @@ import pytest
 from gateway.store import pins
 from gateway.store.database import Database
 from tests.aws_servers import LoopbackAws, refusal
-from tests.running import ACCOUNT, OURS, Client, eventually, in_thread, sid, twilio, variables
-from tests.vendors import Fault, LoopbackVendor, Reply
+from tests.running import OURS, Client, eventually, in_thread, twilio, variables
+from tests.vendors import LoopbackVendor, Reply
 
 AWS_NUMBER = "+15550007777"
 PERSON = "+15550100001"
@@ -117,62 +117,6 @@ def test_one_is_down_the_other_takes_over_and_it_comes_back(
     database.close()
     assert (kinds[0], kinds[-1]) == ("opened", "closed")
     assert "half_open" in kinds
-
-
-def test_the_users_own_story(
-    url: str, tmp_path: Path, vendor: LoopbackVendor, aws: LoopbackAws
-) -> None:
-    aws.errors["SendTextMessage"] = refusal("UnrecognizedClientException")
-    more = {"MESSAGING_PROVIDER": "aws", "BREAKER_OPEN_FOR": "1h"}
-    with in_thread(both(tmp_path, url, vendor, aws, **more)) as client:
-        # AWS with invalid credentials opens its breaker, and Twilio takes over.
-        first = client.send(to=person(1), body="hello")
-        message = client.until(first["id"], "accepted")
-        assert attempts(message) == [
-            ("aws_sns", "failed", "account_refused"),
-            ("twilio", "accepted", None),
-        ]
-        refused = "account_refused: UnrecognizedClientException"
-        assert message["attempts"][0]["why"] == "first of the chain"
-        assert message["attempts"][1]["why"] == f"failover from aws_sns ({refused})"
-        assert message["from"] == OURS
-        assert message["waiting_for"] is None and message["next_attempt_at"] is None
-        eventually(lambda: sms(client, "aws_sns")["circuit_breaker"] == "open", "the open breaker")
-        assert sms(client, "aws_sns")["last_error"] == refused
-        told = client.get("/health/messaging")
-        assert (told["overall_status"], told["active_providers"]["sms"]) == ("healthy", "twilio")
-        # Passing over it costs no attempt.
-        second = client.until(client.send(to=person(2), body="hi")["id"], "accepted")
-        assert attempts(second) == [("twilio", "accepted", None)]
-        over = {"provider": "aws_sns", "reason": "breaker_open"}
-        assert second["attempts"][0]["passed_over"] == [over]
-        assert aws.count == 1
-        # A bad number goes down no chain.
-        vendor.plan.append(
-            Reply(status=400, body=b'{"code": 21211, "status": 400, "message": "Invalid To"}')
-        )
-        bad = client.until(client.send(to=person(3), body="?")["id"], "failed")
-        assert attempts(bad) == [("twilio", "failed", "rejected")]
-        # A lost answer is not sent again, and a callback settles it.
-        vendor.plan.append(Fault.DROP_AFTER)
-        lost = client.until(client.send(to=person(4), body="once")["id"], "unknown")
-        ((attempt),) = lost["attempts"]
-        assert attempts(lost) == [("twilio", "unknown", "ambiguous")]
-        form = {
-            "MessageSid": sid(4),
-            "SmsSid": sid(4),
-            "AccountSid": ACCOUNT,
-            "From": OURS,
-            "To": person(4),
-            "MessageStatus": "delivered",
-            "SmsStatus": "delivered",
-            "ApiVersion": "2010-04-01",
-        }
-        assert client.webhook(f"/api/webhooks/twilio?attempt={attempt['id']}", form).ok
-        settled = client.until(lost["id"], "delivered")
-        assert attempts(settled) == [("twilio", "delivered", None)]
-        assert aws.count == 1
-        assert [r.field("To") for r in vendor.requests].count(person(4)) == 1
 
 
 def test_it_is_told_what_a_message_waits_for(

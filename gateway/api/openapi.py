@@ -19,6 +19,9 @@ from gateway.opt_outs import State
 
 PARAMETERS: dict[str, Any] = {
     "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
+    "unread": {"type": "string", "enum": ["true", "false"]},
+    "created_after": {"type": "string", "format": "date-time"},
+    "created_before": {"type": "string", "format": "date-time"},
     "limit": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
     "after": {"type": "integer", "minimum": 0},
     "Idempotency-Key": {
@@ -95,6 +98,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
+    if not operation.answer:
+        return {str(operation.status): {"description": "Done"}} | _problems(operation)
     if "/" in operation.answer:
         content: dict[str, Any] = {operation.answer: {}}
         if operation.answer == "application/octet-stream":
@@ -102,15 +107,18 @@ def _responses(operation: Operation) -> dict[str, Any]:
     else:
         content = {"application/json": {"schema": ref(operation.answer)}}
     done: dict[str, Any] = {"description": "Done", "content": content}
+    if operation.status == 101:
+        done = {"description": "WebSocket frames follow: each is an event, as JSON text"}
     if operation.status == 202:
         done["headers"] = {
             "Location": {"schema": TEXT},
             "Idempotency-Replayed": {"schema": {"type": "string", "enum": ["true"]}},
         }
-    told: dict[str, Any] = {str(operation.status): done}
-    for status in sorted({401, 503, *operation.errors}):
-        told[str(status)] = _problem(status)
-    return told
+    return {str(operation.status): done} | _problems(operation)
+
+
+def _problems(operation: Operation) -> dict[str, Any]:
+    return {str(status): _problem(status) for status in sorted({401, 503, *operation.errors})}
 
 
 def _problem(status: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ PAGE = ("limit", "cursor")  # what every list takes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
-    """A method and a path. `answer` is a schema of the document, or a media type."""
+    """A method and a path. `answer` is a schema of the document, or a media type; blank: none."""
 
     method: str
     path: str

@@ -20,6 +20,7 @@ INBOUND = {
     "unread_count": "t.unread_count + v.unread_count",
     "our_address": "COALESCE(v.our_address, t.our_address)",
     "name": "COALESCE(v.name, t.name)",
+    "status": "'open'",  # who writes again wants an answer
 }
 
 Key = tuple[str, str, str, str]
@@ -109,7 +110,10 @@ def _new(tx: Tx, want: Wanted) -> dict[str, Any]:
         "our_address": want.our_address,
         "address": want.address,
         "name": want.name,
+        "own_name": None,
         "status": "open",
+        "assignee": None,
+        "labels": None,
         "unread_count": 0,
         "last_message_at": tx.now,
         "last_inbound_at": None,
@@ -173,6 +177,7 @@ def touch_inbound(tx: Tx, wanted: Sequence[Wanted]) -> None:
                 "updated_at": tx.now,
                 "our_address": wants[-1].our_address,
                 "name": wants[-1].name,
+                "status": "open",
             }
         )
     _lock(tx, [(row["tenant_id"], row["id"]) for row in rows])

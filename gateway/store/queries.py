@@ -1,8 +1,8 @@
-"""What the API reads: lists by cursor, and single things. Always of one tenant."""
+"""What the API reads of single things. Always of one tenant."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Table
@@ -10,17 +10,6 @@ from sqlalchemy import Table
 from gateway.store.tables import attempts, conversations, idempotency, messages
 from gateway.store.tx import Tx
 from gateway.store.vendor_tables import media
-
-MESSAGE_FILTERS = {
-    "status": "status",
-    "channel": "channel",
-    "direction": "direction",
-    "to": "to_address",
-    "from": "from_address",
-    "conversation_id": "conversation_id",
-    "provider_message_id": "provider_message_id",
-}
-CONVERSATION_FILTERS = {"channel": "channel", "status": "status", "address": "address"}
 
 Row = dict[str, Any]
 
@@ -57,31 +46,10 @@ def place_of(tx: Tx, tenant_id: str, message_id: str) -> Row | None:
     return dict(found._mapping) if found is not None else None
 
 
-def list_messages(
-    tx: Tx, tenant_id: str, filters: Mapping[str, str], before: str | None, limit: int
-) -> list[Row]:
-    """Messages, newest first."""
-    where, values = _where(tenant_id, filters, MESSAGE_FILTERS)
-    if before is not None:
-        where, values = f"{where} AND id < ?", [*values, before]
-    return _rows(tx, messages, f"{where} ORDER BY id DESC LIMIT ?", [*values, limit])
-
-
 def conversation(tx: Tx, tenant_id: str, id_: str) -> Row | None:
     """One conversation."""
     rows = _rows(tx, conversations, "tenant_id = ? AND id = ?", (tenant_id, id_))
     return rows[0] if rows else None
-
-
-def list_conversations(
-    tx: Tx, tenant_id: str, filters: Mapping[str, str], before: tuple[int, str] | None, limit: int
-) -> list[Row]:
-    """Conversations, the one last written in first."""
-    where, values = _where(tenant_id, filters, CONVERSATION_FILTERS)
-    if before is not None:
-        where, values = f"{where} AND (last_message_at, id) < (?, ?)", [*values, *before]
-    order = "ORDER BY last_message_at DESC, id DESC LIMIT ?"
-    return _rows(tx, conversations, f"{where} {order}", [*values, limit])
 
 
 def media_file(tx: Tx, tenant_id: str, id_: str) -> Row | None:
@@ -95,13 +63,3 @@ def earlier_answer(tx: Tx, tenant_id: str, route: str, key: str) -> Row | None:
     where = "tenant_id = ? AND route = ? AND key = ? AND expires_at > ?"
     rows = _rows(tx, idempotency, where, (tenant_id, route, key, tx.now))
     return rows[0] if rows else None
-
-
-def _where(
-    tenant_id: str, filters: Mapping[str, str], known: Mapping[str, str]
-) -> tuple[str, list[Any]]:
-    parts, values = ["tenant_id = ?"], [tenant_id]
-    for name, value in filters.items():
-        parts.append(f"{known[name]} = ?")
-        values.append(value)
-    return " AND ".join(parts), values

@@ -55,6 +55,11 @@ def _maybe_time(**more: Any) -> Any:
     return Field(default=None, sa_type=BigInteger, nullable=True, **more)
 
 
+def _part(name: str, only: str, *columns: str) -> Index:
+    """An index over some of the rows."""
+    return Index(name, *columns, sqlite_where=text(only), postgresql_where=text(only))
+
+
 class ConversationRow(Base, table=True):
     """One thread between one of our addresses, or pools, and one person."""
 
@@ -70,6 +75,11 @@ class ConversationRow(Base, table=True):
             sqlite_where=text("channel IN ('whatsapp', 'rcs')"),
             postgresql_where=text("channel IN ('whatsapp', 'rcs')"),
         ),
+        Index("ix_conversations_address", "tenant_id", "address", "id"),
+        Index("ix_conversations_ours", "tenant_id", "our_address", "id"),
+        Index("ix_conversations_status", "tenant_id", "status", "id"),
+        _part("ix_conversations_assignee", "assignee IS NOT NULL", "tenant_id", "assignee", "id"),
+        _part("ix_conversations_unread", "unread_count > 0", "tenant_id", "id"),
     )
     tenant_id: str = _key()
     id: str = _key()
@@ -77,8 +87,11 @@ class ConversationRow(Base, table=True):
     our_key: str = _text()  # pool or address: the identity
     our_address: str | None = _maybe_text()  # the address last written to, or from
     address: str = _text()
-    name: str | None = _maybe_text()
+    name: str | None = _maybe_text()  # what the person calls themselves
+    own_name: str | None = _maybe_text()  # what we call them, if we do
     status: str = _text(default="open")
+    assignee: str | None = _maybe_text()
+    labels: str | None = _maybe_text()  # JSON; none: null
     unread_count: int = Field(default=0, sa_type=Integer)
     last_message_at: int = _time()
     last_inbound_at: int | None = _maybe_time()
@@ -117,6 +130,11 @@ class MessageRow(Base, table=True):
         UniqueConstraint("connection", "dedupe_key"),
         Index("ix_messages_conversation", "tenant_id", "conversation_id", "id"),
         Index("ix_messages_provider_message", "provider_message_id"),
+        Index("ix_messages_status", "tenant_id", "status", "id"),
+        Index("ix_messages_to", "tenant_id", "to_address", "id"),
+        Index("ix_messages_from", "tenant_id", "from_address", "id"),
+        Index("ix_messages_channel", "tenant_id", "channel", "id"),
+        _part("ix_messages_type", "type <> 'text'", "tenant_id", "type", "id"),
     )
     tenant_id: str = _key()
     id: str = _key()

@@ -1,6 +1,6 @@
 // Everything about one message, with each attempt to send it.
 
-import { byId, el, icon } from "./dom.js";
+import { byId, el, icon, setText } from "./dom.js";
 import { channelWord, moment, statusOf, statusText } from "./words.js";
 
 const CANCELABLE = new Set(["scheduled", "queued", "held"]);
@@ -11,22 +11,33 @@ export class Details {
     this.id = null;
     this.opener = null;
     this.timer = null;
+    this.showing = null; // who has the pane
     this.pane = byId("details");
     this.body = byId("details-body");
   }
 
   open(id, opener) {
-    this.opener = opener;
+    this.lend(this, "Message details", opener);
     this.id = id;
-    this.pane.hidden = false;
     this.body.replaceChildren(el("p", { class: "note" }, "Loading…"));
-    byId("details-title").focus({ preventScroll: true });
     return this.load();
+  }
+
+  /** Gives the pane to somebody. */
+  lend(whom, title, opener) {
+    this.id = null;
+    clearTimeout(this.timer);
+    this.showing = whom;
+    this.opener = opener;
+    this.pane.hidden = false;
+    setText(byId("details-title"), title);
+    byId("details-title").focus({ preventScroll: true });
   }
 
   close() {
     if (this.pane.hidden) return;
     this.id = null;
+    this.showing = null;
     clearTimeout(this.timer);
     this.pane.hidden = true;
     if (this.opener?.isConnected) this.opener.focus({ preventScroll: true });
