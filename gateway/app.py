@@ -28,7 +28,6 @@ from gateway.media import Folder, MediaWorker
 from gateway.metrics import Metrics
 from gateway.outbound import Outbound
 from gateway.rounds import Rounds
-from gateway.routing import Retry
 from gateway.scrape import Scrape
 from gateway.sending import Limits
 from gateway.settings import Environment, Settings
@@ -38,6 +37,7 @@ from gateway.store.breakers import TOPIC
 from gateway.store.database import Database
 from gateway.store.listener import Listener
 from gateway.store.reader import Reader
+from gateway.store.retention import PIECE, PRUNE, Kept
 from gateway.switchboard import Switchboard
 from gateway.worker import Worker
 from providers._http import Http
@@ -62,7 +62,7 @@ class Gateway:
         self.metrics = Metrics(
             self.clock, hook_names(), self.adapters.providers, self.adapters.webhooks
         )
-        self.database = Database(settings.store_url)
+        self.database = Database(settings.store_url, retry=settings.retry)
         self.batcher = Batcher(self.database, self._committed, self.metrics.batch)
         self.reader = Reader(self.database)
         self.hub = Hub(self.reader)
@@ -155,9 +155,15 @@ class Gateway:
             for name, provider in made.providers.items()
             if name in read and isinstance(provider, Backfills)
         }
-        after, lease = settings.lookup_after, settings.lease_time
         return (
-            LookUpWorker(self.batcher, looking, self.clock, after=after, lease=lease),
+            LookUpWorker(
+                self.batcher,
+                looking,
+                self.clock,
+                after=settings.lookup_after,
+                lease=settings.lease_time,
+                shut=self.circuits.shut,
+            ),
             BackfillWorker(self.batcher, telling, self.clock, after=settings.backfill_after),
         )
 
@@ -220,11 +226,7 @@ class Gateway:
 
     async def _prune(self) -> bool:
         """Takes a piece of what is old; whether there may be more."""
-        from gateway.store.retention import PIECE, PRUNE, Kept
-
-        settings = self.settings
-        kept = Kept(int(settings.events_retention * 1000), int(settings.inbox_retention * 1000))
-        more = await self.batcher.submit(PRUNE, kept) >= PIECE
+        more = await self.batcher.submit(PRUNE, kept(self.settings)) >= PIECE
         if more:
             await asyncio.sleep(1)  # there is no hurry
         return more
@@ -249,8 +251,16 @@ def limits(settings: Settings) -> Limits:
         lease=settings.lease_time,
         poll=settings.worker_poll,
         receipts=settings.receipt_timeout,
-        retry=Retry(settings.retry_base, settings.retry_cap, settings.retry_limit),
+        retry=settings.retry,
     )
+
+
+def kept(settings: Settings) -> Kept:
+    """How long things are kept. A receipt of nobody's may find its attempt for as long as one may
+    be waited for."""
+    inbox = settings.inbox_retention
+    spans = (settings.events_retention, inbox, max(inbox, settings.receipt_timeout))
+    return Kept(*(int(span * 1000) for span in spans))
 
 
 def hook_names() -> set[str]:

@@ -42,6 +42,7 @@ def asgi(gateway: Gateway) -> ASGIApp:
 
 def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
     """Every route, and again those without parameters by method and path."""
+    from gateway.analytics import Analytics
     from gateway.api import health, openapi
     from gateway.api.auth import Keys
     from gateway.api.context import Bounds, Context
@@ -70,6 +71,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         board=gateway.board,
         clock=gateway.clock,
         scrape=gateway.scrape,
+        analytics=Analytics(gateway.reader, gateway.clock),
         spool=gateway.spool,
     )
 

@@ -52,9 +52,9 @@ class Needs:
 class Retry:
     """How often, and how long between attempts. Times in seconds."""
 
-    base: float
-    cap: float
-    limit: int
+    base: float = 2.0
+    cap: float = 600.0
+    limit: int = 1000
 
 
 def lacks(capabilities: Capabilities, needs: Needs) -> str | None:
@@ -240,6 +240,12 @@ def elsewhere(
         asked[name] < asked[last] and _not_before(name, tried, may(name), now).word == READY
         for name in order
     )
+
+
+def fresher(order: Iterable[str], tried: Sequence[Tried]) -> bool:
+    """Whether there is a provider that was asked less often than the last one."""
+    asked = attempts_at(tried)
+    return any(asked[name] < asked[tried[-1].provider] for name in order)
 
 
 @dataclass(frozen=True, slots=True)

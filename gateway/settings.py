@@ -30,6 +30,7 @@ from pydantic import (
 
 from gateway.domain import Channel
 from gateway.errors import SettingsError
+from gateway.routing import Retry
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -210,6 +211,11 @@ class Settings(BaseModel):
             if url.startswith(short):
                 return "postgresql+psycopg://" + url[len(short) :]
         return url
+
+    @property
+    def retry(self) -> Retry:
+        """How often, and when, a message is tried again."""
+        return Retry(self.retry_base, self.retry_cap, self.retry_limit)
 
     @property
     def spool(self) -> Path:

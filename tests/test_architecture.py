@@ -35,6 +35,7 @@ STORE_MAY = (
     "gateway.errors",
     "gateway.clock",
     "gateway.opt_outs",
+    "gateway.routing",
     "gateway.status",
     "gateway.views",
     "gateway.store",

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.analytics import Analytics
 from gateway.api.auth import Keys
 from gateway.api.problems import Problem, unprocessable
 from gateway.domain import Channel, Clock, Provider
@@ -54,6 +55,7 @@ class Context:
     board: Switchboard
     clock: Clock
     scrape: Scrape
+    analytics: Analytics
     spool: Spool | None = None
     streams: dict[str, int] = field(default_factory=dict)
 

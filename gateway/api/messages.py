@@ -159,12 +159,18 @@ async def show(request: Request, context: Context, identity: Identity) -> Respon
     row = await context.reader.call(queries.message, identity.tenant_id, id_)
     if row is None:
         raise not_found("message")
+    return answer(await shown(row, context, identity))
+
+
+async def shown(row: queries.Row, context: Context, identity: Identity) -> dict[str, Any]:
+    """A message with its attempts, and what it waits for."""
+    id_ = row["id"]
     attempts = await context.reader.call(queries.attempts_of, identity.tenant_id, id_)
     waits = NOTHING
     if row["status"] in WAITING:
         place = await context.reader.call(queries.place_of, identity.tenant_id, id_)
         waits = waiting(place, row, attempts, context.board)
-    return answer({**message_view(row), "attempts": attempts_view(attempts), **waits})
+    return {**message_view(row), "attempts": attempts_view(attempts), **waits}
 
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:

@@ -19,6 +19,9 @@ from gateway.opt_outs import State
 
 PARAMETERS: dict[str, Any] = {
     "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
+    "since": {"type": "string", "format": "date-time"},
+    "until": {"type": "string", "format": "date-time"},
+    "interval": {"type": "string", "enum": ["hour", "day"], "default": "day"},
     "unread": {"type": "string", "enum": ["true", "false"]},
     "created_after": {"type": "string", "format": "date-time"},
     "created_before": {"type": "string", "format": "date-time"},

@@ -6,6 +6,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from gateway.api import (
+    analytics,
     conversation_edits,
     conversations,
     events,
@@ -15,13 +16,15 @@ from gateway.api import (
     metrics,
     notes,
     opt_outs,
+    sms,
     sockets,
 )
 from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
 RESOURCES = (
-    *(messages, conversations, conversation_edits, notes, opt_outs),
+    *(messages, sms, analytics),
+    *(conversations, conversation_edits, notes, opt_outs),
     *(events, sockets, media, health, metrics),
 )
 OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource.OPERATIONS)

@@ -6,6 +6,8 @@ code path. A transaction collects what it has to say in the feed and says it las
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from gateway.routing import Retry
 from gateway.store import tables
 from gateway.store.rows import insert
 from gateway.store.tx import Tx
@@ -24,6 +27,7 @@ FEED_LOCK = 0x6D736777  # PostgreSQL's advisory lock around the feed's numbers
 MIGRATION_LOCK = FEED_LOCK + 1
 CHANNEL = "gateway"  # of LISTEN and NOTIFY
 TIMEOUT = 5  # seconds, of everything that waits for the database
+STARTING = 60  # seconds that a start waits for others that start
 
 
 class Again(Exception):
@@ -33,8 +37,9 @@ class Again(Exception):
 class Database:
     """Connections to one database. `write` gives one transaction at a time on SQLite."""
 
-    def __init__(self, url: str, *, readers: int = 4) -> None:
+    def __init__(self, url: str, *, readers: int = 4, retry: Retry | None = None) -> None:
         self.url = make_url(url)
+        self._retry = retry or Retry()
         self.dialect = self.url.get_backend_name()
         if self.dialect not in ("sqlite", "postgresql"):
             raise ValueError("DATABASE_URL must be a SQLite or a PostgreSQL URL")
@@ -106,6 +111,25 @@ class Database:
             finish(tx)
 
     @contextmanager
+    def migrate(self) -> Iterator[Tx]:
+        """A transaction that writes, and waits longer for whoever migrates at the same moment."""
+        with self._writer.connect() as connection:
+            raw = connection.connection.driver_connection
+            if self.sqlite and raw is not None:
+                raw.execute(f"PRAGMA busy_timeout={STARTING * 1000}")
+            try:
+                with connection.begin():
+                    tx = self._tx(connection)
+                    if tx.postgres:
+                        tx.run("SET LOCAL statement_timeout = 0")
+                        tx.run("SET LOCAL lock_timeout = 0")
+                        tx.run("SELECT pg_advisory_xact_lock(?)", (MIGRATION_LOCK,))
+                    yield tx
+                    finish(tx)
+            finally:
+                connection.invalidate()  # so that nobody else has its patience
+
+    @contextmanager
     def read(self) -> Iterator[Tx]:
         """A transaction that only reads; all its statements see the same moment."""
         with self._reader.connect() as connection, connection.begin():
@@ -120,7 +144,7 @@ class Database:
         return self._tx(connection)
 
     def _tx(self, connection: Connection) -> Tx:
-        tx = Tx(connection, self.dialect, 0)
+        tx = Tx(connection, self.dialect, 0, retry=self._retry)
         tx.now = int(tx.run(NOW[self.dialect]).scalar())
         return tx
 
@@ -156,10 +180,10 @@ def postgres_arguments() -> dict[str, Any]:
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions are begun by us, not guessed by the driver
+    connection.execute(f"PRAGMA busy_timeout={TIMEOUT * 1000}")
+    _write_ahead(connection)
     for pragma in (
-        "journal_mode=WAL",
         "synchronous=FULL",
-        f"busy_timeout={TIMEOUT * 1000}",
         "foreign_keys=ON",
         "temp_store=MEMORY",
         "cache_size=-32768",
@@ -167,6 +191,21 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
         "journal_size_limit=67108864",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: Any) -> None:
+    """Changing a new file's journal takes the file for oneself. Of several that try at the same
+    moment all but one are refused, at once: no time-out waits for that ("The busy handler is not
+    always invoked", `sqlite3_busy_handler`)."""
+    until = time.monotonic() + STARTING
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def _begin_immediate(connection: Connection) -> None:

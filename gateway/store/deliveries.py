@@ -118,6 +118,7 @@ def new_attempt(tx: Tx, item: Attempt, number: int) -> dict[str, Any]:
         rank=RANKS[Status.SENDING],
         lease_token=item.due.token,
         why=item.why,
+        route=item.due.route if "," in item.due.route else None,
         started_at=tx.now,
     )
     return row

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Table
 
+from gateway.store.rows import select
 from gateway.store.tables import attempts, conversations, idempotency, messages
 from gateway.store.tx import Tx
 from gateway.store.vendor_tables import media
@@ -24,6 +25,17 @@ def message(tx: Tx, tenant_id: str, id_: str) -> Row | None:
     """One message."""
     rows = _rows(tx, messages, "tenant_id = ? AND id = ?", (tenant_id, id_))
     return rows[0] if rows else None
+
+
+def message_of_provider(
+    tx: Tx, tenant_id: str, channel: str, provider_message_id: str
+) -> Row | None:
+    """The message that a provider calls so; the newest, if several do."""
+    # SQLite believes that a tenant has ten messages, and would read them all; so it may not use an
+    # index that begins with the tenant.
+    where = "provider_message_id = ? AND tenant_id || '' = ? AND channel = ?"
+    rows = _rows(tx, messages, where, (provider_message_id, tenant_id, channel))
+    return max(rows, key=lambda row: str(row["id"]), default=None)
 
 
 def attempts_of(tx: Tx, tenant_id: str, message_id: str) -> list[Row]:
@@ -63,3 +75,11 @@ def earlier_answer(tx: Tx, tenant_id: str, route: str, key: str) -> Row | None:
     where = "tenant_id = ? AND route = ? AND key = ? AND expires_at > ?"
     rows = _rows(tx, idempotency, where, (tenant_id, route, key, tx.now))
     return rows[0] if rows else None
+
+
+def earlier_answers(tx: Tx, tenant_id: str, route: str, keys: Sequence[str]) -> list[Row]:
+    """The first answers to some idempotency keys, as far as they are kept."""
+    columns = ("key", "body_hash", "response", "expires_at")
+    wanted = [(tenant_id, route, key) for key in keys]
+    found = select(tx, idempotency, ("tenant_id", "route", "key"), wanted, columns)
+    return [dict(row._mapping) for row in found if row.expires_at > tx.now]

@@ -7,14 +7,19 @@ otherwise it is kept and marked. One that comes before its attempt is known wait
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway import routing
 from gateway.clock import first_id, new_id, to_ms
-from gateway.domain import Status, StatusUpdate
+from gateway.domain import OnUnknown, Status, StatusUpdate
+from gateway.errors import Throttled
 from gateway.opt_outs import REASON as OPTED_OUT
+from gateway.routing import Tried
 from gateway.status import RANKS
 from gateway.store import opt_outs
+from gateway.store.claims import names
 from gateway.store.ledger import Ledger, MessageKey, Thread
 from gateway.store.rows import insert, select, update
 from gateway.store.tables import attempts, receipts
@@ -28,8 +33,7 @@ log = logging.getLogger("gateway.store")
 MISSED = 600_000  # milliseconds
 BELIEVED = ("applied", "kept")
 THROTTLED = "throttled"
-PAUSE = 60_000  # milliseconds, doubled each time, until what was throttled is tried again
-TRIES = 5
+PAUSE = 60.0  # seconds, doubled each time, until who throttled a message is asked for it again
 
 Row = dict[str, Any]
 
@@ -210,12 +214,31 @@ def _apply(tx: Tx, ledger: Ledger, thread: Thread, row: Row) -> None:
 
 
 def _again(tx: Tx, thread: Thread) -> None:
-    """Makes a next attempt due: the vendor took the message, and then had no room for it."""
-    made = len(thread.attempts)
-    due = tx.now + PAUSE * 2 ** (made - 1)
+    """Makes a next attempt due: the vendor took the message, and then had no room for it. As after
+    a refusal of that class: at once where another one of its providers was asked less often."""
+    attempt, made = thread.attempts[-1], len(thread.attempts)
+    tried = tuple(Tried(a["provider"], a["error_reason"], a["error_code"]) for a in thread.attempts)
+    rounds = routing.attempts_at(tried)[attempt["provider"]]
+    error = Throttled("", retry_after=PAUSE * 2.0 ** min(rounds - 1, 30))
+    route = attempt["route"] or attempt["provider"]
+    elsewhere = routing.fresher(names(route), tried)
+    following = routing.after(
+        error,
+        made=made,
+        rounds=rounds,
+        elsewhere=elsewhere,
+        others=elsewhere,
+        on_unknown=OnUnknown(thread.message["on_unknown"]),
+        policy=tx.retry,
+        luck=random.random(),
+    )
     ended = thread.taken or thread.message["ended_as"] is not None
-    if not ended and made < TRIES and due < thread.message["expires_at"]:
-        thread.requeue(due, attempts=made)
+    if ended or following.retry_in is None:
+        return
+    due = tx.now + int(following.retry_in * 1000)
+    if due < thread.message["expires_at"]:
+        attempt["retry_at"] = tx.now + int(routing.patience(error, tx.retry) * 1000)
+        thread.requeue(due, attempts=made, route=route)
 
 
 def _binds(tx: Tx, ledger: Ledger, attempt: Mapping[str, Any], id_: str | None) -> bool:

@@ -244,6 +244,7 @@ class AttemptRow(Base, table=True):
     error_message: str | None = _maybe_text()
     retry_at: int | None = _maybe_time()  # before when the vendor does not want to be asked
     why: str | None = _maybe_text()  # JSON: this provider and not another, if not the first
+    route: str | None = _maybe_text()  # who may send the message, if that is not this one only
     segments: int | None = Field(default=None, sa_type=Integer, nullable=True)
     cost: str | None = _maybe_text()
     currency: str | None = _maybe_text()
@@ -274,6 +275,12 @@ class ReceiptRow(Base, table=True):
             "provider_message_id",
             sqlite_where=text("verdict = 'parked'"),
             postgresql_where=text("verdict = 'parked'"),
+        ),
+        Index(
+            "ix_receipts_foreign",
+            "received_at",
+            sqlite_where=text("verdict = 'foreign'"),
+            postgresql_where=text("verdict = 'foreign'"),
         ),
     )
     tenant_id: str = _text()
