@@ -295,7 +295,7 @@ def hook_names() -> set[str]:
     """Every name that a webhook's route may have."""
     names = {"sms", "whatsapp"}
     for entry in catalog.CATALOG:
-        names |= {entry.name, entry.family, *getattr(entry.webhook, "also", ())}
+        names |= {entry.name, entry.family}
     return names
 
 

@@ -17,6 +17,7 @@ from providers.aws_whatsapp import AwsWhatsapp
 from providers.console import Console
 from providers.twilio import Twilio
 from webhooks.aws_sns import AwsSnsWebhook
+from webhooks.aws_whatsapp import AwsWhatsappWebhook
 from webhooks.console import ConsoleWebhook
 from webhooks.twilio import TwilioWebhook
 
@@ -33,7 +34,7 @@ class Entry:
 
 CATALOG = (
     Entry(name="aws_sns", family="aws", provider=AwsSns, webhook=AwsSnsWebhook),
-    Entry(name="aws_whatsapp", family="aws", provider=AwsWhatsapp, webhook=None),
+    Entry(name="aws_whatsapp", family="aws", provider=AwsWhatsapp, webhook=AwsWhatsappWebhook),
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
     Entry(name="twilio", family="twilio", provider=Twilio, webhook=TwilioWebhook),
 )

@@ -278,22 +278,29 @@ class InboundMessage:
     segments: int | None = None
     name: str | None = None  # what the person calls themselves
     aliases: tuple[str, ...] = ()  # further addresses of the same person
+    new_address: str | None = None  # the person's from now on, where they say that it changed
     occurred_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatusUpdate:
-    """What a vendor says of one attempt of ours."""
+    """What a vendor says of one attempt of ours.
+
+    `network_id` is what the network calls the message where that is another id than the one that
+    sending it answered: an attempt has at most one of each, and either finds it.
+    """
 
     dedupe_key: str
     status: Status
     vendor_status: str  # the vendor's own word
     attempt_id: str | None = None  # ours, where the callback carries it
     provider_message_id: str | None = None
+    network_id: str | None = None
     account: str | None = None
     channel: Channel | None = None
     sender: str | None = None
     recipient: str | None = None
+    aliases: tuple[str, ...] = ()  # further addresses of the recipient
     error: VendorError | None = None
     segments: int | None = None
     cost: Money | None = None

@@ -18,11 +18,14 @@ from gateway import addresses, routing, segments
 from gateway.clock import new_id, to_ms
 from gateway.domain import Channel, Clock, Direction, MessageType, OnUnknown, Priority, Sender
 from gateway.errors import GatewayError
+from gateway.outgoing import needs_of
 from gateway.own_files import OwnFiles, own_id
 from gateway.routing import Needs, Route
 from gateway.store.accepts import ACCEPT, Accepted, IdempotencyKey, NewMessage
 from gateway.store.batcher import Batcher
+from gateway.store.claims import names
 from gateway.store.conversations import Wanted
+from gateway.store.retries import first_route
 from gateway.store.tables import messages
 
 COLUMNS = tuple(c.name for c in messages.columns)
@@ -113,7 +116,7 @@ class Outbound:
         self._chosen: dict[Asked, tuple[Route, ...]] = {}  # for what messages have asked so far
         self._clock = clock
         self._region = region
-        self._expiry = int(expiry * 1000)
+        self.expiry = int(expiry * 1000)
         self._local = local
         self._own_files = own_files
         self._kept = int(idempotency * 1000)
@@ -174,6 +177,19 @@ class Outbound:
             return addresses.email(text) if "@" in text else addresses.phone(number, self._region)
         except addresses.AddressError:
             return text
+
+    def route_again(self, row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> str:
+        """Who may send a stored message once more: those who might at its first attempt, as far
+        as they still can; else whom it would be left to now. Blank: nobody."""
+        chain, needs = self._routes.get(Channel(row["channel"]), ()), needs_of(row)
+        able = [r.name for r in chain if routing.lacks(r.capabilities, needs) is None]
+        first = first_route(attempts)
+        if known := [name for name in names(first) if name in able]:
+            return ",".join(known)
+        if able and able[0] == row["provider"]:
+            return ",".join(able)
+        found = routing.candidates(chain, needs, row["from_address"])
+        return ",".join(route.name for route in found)
 
     def prepare(
         self, draft: Draft, tenant_id: str, key: IdempotencyKey | None = None
@@ -305,7 +321,7 @@ class Outbound:
         if send_at is not None and send_at > now + FARTHEST:
             problems.append(("send_at", "must be within a year"))
         starts = max(now, send_at or 0)
-        expires_at = to_ms(draft.expires_at) if draft.expires_at else starts + self._expiry
+        expires_at = to_ms(draft.expires_at) if draft.expires_at else starts + self.expiry
         if expires_at <= starts:
             problems.append(("expires_at", "must be after now and after send_at"))
         return send_at, expires_at

@@ -15,7 +15,8 @@ from gateway.routing import Retry
 from gateway.status import RANKS
 from gateway.store.database import Database
 from gateway.store.deliveries import SETTLE, Attempt, Outcome
-from gateway.store.inbox import RECEIVE, REPORT, Report
+from gateway.store.inbox import RECEIVE
+from gateway.store.reports import REPORT, Report
 from gateway.store.tx import Tx
 from tests.stored import (
     CONNECTION,

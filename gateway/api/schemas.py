@@ -217,6 +217,20 @@ class Reschedule(BaseModel):
     _in_utc = field_validator("send_at", "expires_at")(placed)
 
 
+class Retry(BaseModel):
+    """`POST /api/messages/{id}/retry`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    timezone: Zone = None
+    expires_at: Moment = None
+    even_if_sent: bool = Field(
+        default=False, description="Also if it may have been sent: they may get it twice."
+    )
+
+    _in_utc = field_validator("expires_at")(placed)
+
+
 class OptOutReason(BaseModel):
     """`PUT /api/opt-outs/{channel}/{address}`."""
 

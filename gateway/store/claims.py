@@ -173,10 +173,16 @@ def _leased(tx: Tx, item: Claim, rows: dict[MessageKey, Any]) -> list[Due]:
             int(rows[row.tenant_id, row.id].attempts),
             dict(row._mapping),
             rows[row.tenant_id, row.id].route,
-            tuple(sorted(tried.get((row.tenant_id, row.id), ()), key=lambda t: int(t.number))),
+            _since(tried.get((row.tenant_id, row.id), ()), rows[row.tenant_id, row.id].attempts),
         )
         for row in found
     ]
+
+
+def _since(tried: Iterable[Any], made: int) -> tuple[Any, ...]:
+    """The attempts that count: not those before somebody asked to send a message again."""
+    ordered = sorted(tried, key=lambda one: int(one.number))
+    return tuple(ordered[len(ordered) - made :]) if made else ()
 
 
 def leased(tx: Tx, items: Sequence[Claim]) -> bool:
