@@ -23,6 +23,7 @@ from gateway.domain import Backfills, Clock, Confirms, LooksUp, MediaFetcher
 from gateway.events import Hub
 from gateway.fetched import readings
 from gateway.files import Incoming
+from gateway.gestures import Gestures
 from gateway.inbound import Inbound
 from gateway.links import Links
 from gateway.lookups import LookUpWorker
@@ -152,6 +153,7 @@ class Gateway:
             self.batcher,
             {n: hook for n, hook in made.webhooks.items() if isinstance(hook, Confirms)},
         )
+        self.gestures = Gestures(made.providers, made.routes, within=self.settings.send_timeout)
         self.look_ups, self.backfill = self._askers()
         self.retention = Rounds("retention", self._prune, poll=60.0)
         self.pokes = {
@@ -235,6 +237,7 @@ class Gateway:
             await self.confirmations.rounds.stop()
             await self.media.rounds.stop()
             await self.worker.stop(self.settings.shutdown_timeout)
+        await self.gestures.stop()
         for provider in self.adapters.providers.values():
             await provider.aclose()
         await self.thumbnails.aclose()
@@ -292,7 +295,7 @@ def hook_names() -> set[str]:
     """Every name that a webhook's route may have."""
     names = {"sms", "whatsapp"}
     for entry in catalog.CATALOG:
-        names |= {entry.name, entry.family, *getattr(entry.webhook, "also", ())}
+        names |= {entry.name, entry.family}
     return names
 
 

@@ -72,6 +72,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         providers=gateway.adapters.providers,
         chains=gateway.adapters.chains,
         board=gateway.board,
+        gestures=gateway.gestures,
         clock=gateway.clock,
         scrape=gateway.scrape,
         analytics=Analytics(gateway.reader, gateway.clock),
@@ -109,7 +110,7 @@ def _webhooks(gateway: Gateway) -> Any:
     missing: dict[str, str] = {}
     for entry in catalog.CATALOG:
         webhook = made.webhooks.get(entry.name)
-        for key in {entry.name, entry.family, *getattr(entry.webhook, "also", ())}:
+        for key in {entry.name, entry.family}:
             if webhook is not None:
                 hooks.setdefault(key, []).append(webhook)
             elif entry.name in made.missing:

@@ -219,6 +219,7 @@ class Capabilities:
     html: bool = False
     templates: bool = False
     types: frozenset[MessageType] = frozenset({MessageType.TEXT})
+    types_on: Mapping[Channel, frozenset[MessageType]] = field(default_factory=dict)  # further ones
     reports_delivery: bool = False
     can_look_up: bool = False
     fetches_media: bool = False
@@ -226,7 +227,7 @@ class Capabilities:
     replies: bool = False  # quotes the message that is answered
     user_ids: bool = False  # reaches people who show no number
     marks_read: bool = False  # `MarksRead`
-    shows_typing: bool = False
+    shows_typing: bool = False  # the same; no vendor shows it for what is not read
     lists_templates: bool = False  # `ListsTemplates`
     seats: int | None = None  # messages that it sends at once; None: as many as the worker does
 
@@ -277,22 +278,29 @@ class InboundMessage:
     segments: int | None = None
     name: str | None = None  # what the person calls themselves
     aliases: tuple[str, ...] = ()  # further addresses of the same person
+    new_address: str | None = None  # the person's from now on, where they say that it changed
     occurred_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatusUpdate:
-    """What a vendor says of one attempt of ours."""
+    """What a vendor says of one attempt of ours.
+
+    `network_id` is what the network calls the message where that is another id than the one that
+    sending it answered: an attempt has at most one of each, and either finds it.
+    """
 
     dedupe_key: str
     status: Status
     vendor_status: str  # the vendor's own word
     attempt_id: str | None = None  # ours, where the callback carries it
     provider_message_id: str | None = None
+    network_id: str | None = None
     account: str | None = None
     channel: Channel | None = None
     sender: str | None = None
     recipient: str | None = None
+    aliases: tuple[str, ...] = ()  # further addresses of the recipient
     error: VendorError | None = None
     segments: int | None = None
     cost: Money | None = None
@@ -521,11 +529,12 @@ class MediaFetcher(Protocol):
 
 @runtime_checkable
 class MarksRead(Protocol):
-    """A provider whose `capabilities.marks_read` is true."""
+    """A provider whose `capabilities.marks_read` is true, or `shows_typing`."""
 
     async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
         """Tells the vendor that an inbound message was read, and, with `typing`, that an answer
-        is being written. In bounded time; raises a `ProviderError`."""
+        is being written, as far as the capabilities say. In bounded time; raises a
+        `ProviderError`."""
         ...
 
 
@@ -541,6 +550,7 @@ class VendorTemplate:
     body: str = ""
     variables: tuple[str, ...] = ()
     id: str | None = None
+    title: str | None = None  # what people call it, where that is not its name
 
 
 @runtime_checkable

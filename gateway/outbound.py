@@ -18,25 +18,27 @@ from gateway import addresses, routing, segments
 from gateway.clock import new_id, to_ms
 from gateway.domain import Channel, Clock, Direction, MessageType, OnUnknown, Priority, Sender
 from gateway.errors import GatewayError
+from gateway.outgoing import needs_of
 from gateway.own_files import OwnFiles, own_id
 from gateway.routing import Needs, Route
 from gateway.store.accepts import ACCEPT, Accepted, IdempotencyKey, NewMessage
 from gateway.store.batcher import Batcher
+from gateway.store.claims import names
 from gateway.store.conversations import Wanted
+from gateway.store.retries import first_route
 from gateway.store.tables import messages
 
 COLUMNS = tuple(c.name for c in messages.columns)
 EMPTY_ROW: dict[str, Any] = dict.fromkeys(COLUMNS)
 MEDIA_TYPES = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": MessageType.VIDEO}
 FILES = frozenset({*MEDIA_TYPES.values(), MessageType.DOCUMENT, MessageType.STICKER})
-ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
 NOWHERE: frozenset[str] = frozenset()
 AN_UPLOAD = "be the url of an upload, /api/media/…"
 FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
 
 
 # The fields of `Needs`.
-Asked = tuple[Channel, MessageType, int, bool, bool, frozenset[str]]
+Asked = tuple[Channel, MessageType, int, bool, bool, frozenset[str], bool, bool]
 
 
 class Invalid(GatewayError):
@@ -114,7 +116,7 @@ class Outbound:
         self._chosen: dict[Asked, tuple[Route, ...]] = {}  # for what messages have asked so far
         self._clock = clock
         self._region = region
-        self._expiry = int(expiry * 1000)
+        self.expiry = int(expiry * 1000)
         self._local = local
         self._own_files = own_files
         self._kept = int(idempotency * 1000)
@@ -175,6 +177,19 @@ class Outbound:
             return addresses.email(text) if "@" in text else addresses.phone(number, self._region)
         except addresses.AddressError:
             return text
+
+    def route_again(self, row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> str:
+        """Who may send a stored message once more: those who might at its first attempt, as far
+        as they still can; else whom it would be left to now. Blank: nobody."""
+        chain, needs = self._routes.get(Channel(row["channel"]), ()), needs_of(row)
+        able = [r.name for r in chain if routing.lacks(r.capabilities, needs) is None]
+        first = first_route(attempts)
+        if known := [name for name in names(first) if name in able]:
+            return ",".join(known)
+        if able and able[0] == row["provider"]:
+            return ",".join(able)
+        found = routing.candidates(chain, needs, row["from_address"])
+        return ",".join(route.name for route in found)
 
     def prepare(
         self, draft: Draft, tenant_id: str, key: IdempotencyKey | None = None
@@ -249,7 +264,9 @@ class Outbound:
     ) -> tuple[Route, ...]:
         """Who may send it, best first."""
         media, html = len(draft.media), draft.html is not None
-        asked = (draft.channel, kind, media, html, draft.template is not None, places)
+        template, quotes = draft.template is not None, _quotes(draft)
+        user_id = addresses.is_user_id(draft.channel, draft.to)
+        asked = (draft.channel, kind, media, html, template, places, quotes, user_id)
         key = draft.thread.our_key if draft.thread is not None and draft.sender is None else None
         free = ours is None and key is None
         found = self._chosen.get(asked) if free else None
@@ -291,7 +308,7 @@ class Outbound:
             problems.append(("body", "is needed, or media, or a template"))
         if kind in FILES and not draft.media:
             problems.append(("media", f"is needed for the type {kind}"))
-        if draft.channel in ONE_FILE and len(draft.media) > 1:
+        if draft.channel in routing.ONE_FILE and len(draft.media) > 1:
             problems.append(
                 ("media", f"may be one file on {draft.channel}: send a message for each")
             )
@@ -304,7 +321,7 @@ class Outbound:
         if send_at is not None and send_at > now + FARTHEST:
             problems.append(("send_at", "must be within a year"))
         starts = max(now, send_at or 0)
-        expires_at = to_ms(draft.expires_at) if draft.expires_at else starts + self._expiry
+        expires_at = to_ms(draft.expires_at) if draft.expires_at else starts + self.expiry
         if expires_at <= starts:
             problems.append(("expires_at", "must be after now and after send_at"))
         return send_at, expires_at
@@ -348,20 +365,17 @@ def _nobody(
     if not chain:
         return "channel", f"no provider is set up for {needs.channel}"
     owners = [route for route in chain if routing.owns(route, needs.channel, ours, key)]
-    lacking = {r.name: routing.lacks(r.capabilities, needs) for r in owners or chain}
-    if all(lacking.values()):
-        text = ", ".join(f"{name} cannot send {what}" for name, what in lacking.items())
-        return _field(needs), text
+    lacking = {r.name: routing.lack(r.capabilities, needs) for r in owners or chain}
+    without = {name: lack for name, lack in lacking.items() if lack is not None}
+    if len(without) == len(lacking):
+        text = ", ".join(f"{name} cannot send {what}" for name, (_, what) in without.items())
+        return next(iter(without.values()))[0], text
     able = ", ".join(name for name, what in lacking.items() if what is None)
     return "from", f"is needed: {able} has no sender of its own for {needs.channel}"
 
 
-def _field(needs: Needs) -> str:
-    if needs.template:
-        return "template"
-    if needs.media:
-        return "media"
-    return "html" if needs.html else "type"
+def _quotes(draft: Draft) -> bool:
+    return draft.reply_to is not None and draft.channel in routing.CHATS
 
 
 def _segments(draft: Draft) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gateway.addresses import is_user_id
 from gateway.domain import (
     Channel,
     Clock,
@@ -16,7 +17,7 @@ from gateway.domain import (
     Sender,
 )
 from gateway.own_files import OwnFiles
-from gateway.routing import Needs, Pick
+from gateway.routing import CHATS, Needs, Pick
 from gateway.store.deliveries import Attempt
 
 Row = Mapping[str, Any]
@@ -74,12 +75,15 @@ async def with_files(message: OutboundMessage, own: OwnFiles, tenant_id: str) ->
 def needs_of(row: Row) -> Needs:
     """What a stored message asks of a provider, but for where its files are."""
     extra = json.loads(row["extra"]) if row["extra"] else {}
+    channel = Channel(row["channel"])
     return Needs(
-        channel=Channel(row["channel"]),
+        channel=channel,
         type=MessageType(row["type"]),
         media=len(json.loads(row["media"])) if row["media"] else 0,
         html="html" in extra,
         template="template" in extra,
+        reply=row["reply_to"] is not None and channel in CHATS,
+        user_id=is_user_id(channel, row["to_address"]),
     )
 
 

@@ -33,7 +33,7 @@ from gateway.routing import Retry, Tried
 from gateway.store.batcher import Batcher
 from gateway.store.claims import Due, names
 from gateway.store.deliveries import SETTLE, Attempt, Outcome
-from gateway.store.inbox import REPORT, Report
+from gateway.store.reports import REPORT, Report
 from gateway.switchboard import Switchboard
 
 log = logging.getLogger("gateway.worker")

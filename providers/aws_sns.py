@@ -158,6 +158,15 @@ class AwsSns:
     capabilities = Capabilities(channels=SMS, seats=SEATS)
 
     @classmethod
+    def variants(cls) -> Mapping[str, Capabilities]:
+        """What it can, by how it is set up."""
+        return {
+            "by SNS": cls.capabilities,
+            "with an identity": _able(""),
+            "with a bucket, too": _able("AWS_MEDIA_BUCKET"),
+        }
+
+    @classmethod
     def connection(cls, settings: AwsSnsSettings) -> Connection:
         """The connection that the environment makes."""
         senders = {Channel.SMS: settings.sender}

@@ -16,6 +16,7 @@ from gateway.api.problems import Problem, unprocessable
 from gateway.domain import Channel, Clock, FileStore, Provider
 from gateway.errors import FilesUnavailable, OutcomeUnknown, StoreUnavailable
 from gateway.events import Hub
+from gateway.gestures import Gestures
 from gateway.links import Links
 from gateway.outbound import Invalid, Outbound
 from gateway.routing import Route
@@ -61,6 +62,7 @@ class Context:
     providers: Mapping[str, Provider]
     chains: Mapping[Channel, tuple[Route, ...]]
     board: Switchboard
+    gestures: Gestures
     clock: Clock
     scrape: Scrape
     analytics: Analytics

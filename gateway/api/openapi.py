@@ -86,7 +86,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.body is not None:
         content = {"application/json": {"schema": ref(operation.body.__name__)}}
-        told["requestBody"] = {"required": True, "content": content}
+        told["requestBody"] = {"required": not operation.bare, "content": content}
     if operation.takes:
         told["requestBody"] = {"required": True, "content": _file_in(operation.takes)}
     return told

@@ -23,6 +23,7 @@ class Operation:
     answer: str
     status: int = 200
     body: type[BaseModel] | None = None
+    bare: bool = False  # whether it may come without its body
     takes: tuple[str, ...] = ()
     also: tuple[tuple[int, str], ...] = ()
     query: tuple[str, ...] = ()

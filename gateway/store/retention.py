@@ -33,6 +33,7 @@ def _prune(tx: Tx, item: Kept) -> int:
     for name, key, column, before in (
         ("events", "id", "created_at", tx.now - item.events),
         ("inbox", "id", "received_at", tx.now - item.inbox),
+        ("notices", "id", "received_at", tx.now - item.inbox),
         ("provider_switches", "id", "at", tx.now - SWITCHES),
     ):
         gone += tx.run(

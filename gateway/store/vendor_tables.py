@@ -1,4 +1,5 @@
-"""The tables of what we ask of vendors: files, subscriptions, lost answers, what was missed."""
+"""The tables of what we ask of vendors: files, subscriptions, lost answers, what was missed;
+and what they tell of what is ours there."""
 
 from __future__ import annotations
 
@@ -124,7 +125,27 @@ class BackfillRow(Base, table=True):
     due_at: int = Field(default=0, sa_type=BigInteger)  # also its lease
 
 
+class NoticeRow(Base, table=True):
+    """What a vendor told of what is ours there, such as a template that was paused; once."""
+
+    __tablename__ = "notices"
+    __table_args__ = (
+        UniqueConstraint("connection", "dedupe_key"),
+        Index("ix_notices_received_at", "received_at"),
+    )
+    tenant_id: str = Field(primary_key=True, sa_type=Text)
+    id: str = Field(primary_key=True, sa_type=Text)
+    connection: str = Field(sa_type=Text)
+    dedupe_key: str = Field(sa_type=Text)
+    inbox_id: str | None = Field(default=None, sa_type=Text, nullable=True)
+    kind: str = Field(sa_type=Text)
+    content: str = Field(sa_type=Text)
+    occurred_at: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
+    received_at: int = Field(sa_type=BigInteger)
+
+
 media = table(MediaRow)
 subscriptions = table(SubscriptionRow)
 lookups = table(LookupRow)
 backfills = table(BackfillRow)
+notices = table(NoticeRow)
