@@ -10,6 +10,7 @@ from gateway.domain import (
     Channel,
     Clock,
     MessageType,
+    OutboundEmail,
     OutboundMedia,
     OutboundMessage,
     Sender,
@@ -40,9 +41,38 @@ def outgoing(attempt: Attempt, sender: Sender, origin: str, clock: Clock) -> Out
         template=extra.get("template"),
         subject=row["subject"],
         html=extra.get("html"),
+        email=_email(attempt, sender, extra, origin, clock),
         callback_url=f"{origin}/api/webhooks/{attempt.provider}?attempt={attempt.id}",
         validity=max(1, int(left)),
     )
+
+
+def _email(
+    attempt: Attempt, sender: Sender, extra: Mapping[str, Any], origin: str, clock: Clock
+) -> OutboundEmail | None:
+    """The parts of an email; its Message-ID names the attempt, and nobody could guess it."""
+    if attempt.due.message["channel"] != Channel.EMAIL:
+        return None
+    parts = extra.get("email", {})
+    domain = (sender.address or "").rpartition("@")[2]
+    return OutboundEmail(
+        cc=tuple(parts.get("cc", ())),
+        bcc=tuple(parts.get("bcc", ())),
+        reply_to=parts.get("reply_to"),
+        headers=_headers(parts),
+        attachments=tuple(_media(file, origin) for file in parts.get("attachments", ())),
+        from_name=parts.get("from_name"),
+        tags=tuple(parts.get("tags", ())),
+        message_id=f"<{attempt.id}@{domain}>" if domain else None,
+        in_reply_to=parts.get("in_reply_to"),
+        references=tuple(parts.get("references", ())),
+        date=clock.now(),
+    )
+
+
+def _headers(parts: Mapping[str, Any]) -> Mapping[str, str]:
+    given: Mapping[str, str] = parts.get("headers", {})
+    return given
 
 
 def _media(file: dict[str, Any], origin: str) -> OutboundMedia:
@@ -60,10 +90,15 @@ def needs_of(row: Row) -> Needs:
     return Needs(
         channel=Channel(row["channel"]),
         type=MessageType(row["type"]),
-        media=len(json.loads(row["media"])) if row["media"] else 0,
+        media=_files(row, extra),
         html="html" in extra,
         template="template" in extra,
     )
+
+
+def _files(row: Row, extra: Mapping[str, Any]) -> int:
+    media = json.loads(row["media"]) if row["media"] else ()
+    return len(media) + len(extra.get("email", {}).get("attachments", ()))
 
 
 def explained(pick: Pick) -> str | None:
