@@ -12,6 +12,7 @@ from typing import Any
 
 from providers.aws_sns import AwsSns
 from providers.console import Console
+from providers.sendgrid import Sendgrid
 from providers.smtp import Smtp
 from providers.twilio import Twilio
 from webhooks.aws_sns import AwsSnsWebhook
@@ -32,6 +33,7 @@ class Entry:
 CATALOG = (
     Entry(name="aws_sns", family="aws", provider=AwsSns, webhook=AwsSnsWebhook),
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
+    Entry(name="sendgrid", family="sendgrid", provider=Sendgrid, webhook=None),
     Entry(name="smtp", family="smtp", provider=Smtp, webhook=None),
     Entry(name="twilio", family="twilio", provider=Twilio, webhook=TwilioWebhook),
 )
