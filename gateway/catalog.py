@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from providers.aws_ses import AwsSes
 from providers.aws_sns import AwsSns
 from providers.console import Console
 from providers.sendgrid import Sendgrid
@@ -31,6 +32,7 @@ class Entry:
 
 
 CATALOG = (
+    Entry(name="aws_ses", family="aws", provider=AwsSes, webhook=None),
     Entry(name="aws_sns", family="aws", provider=AwsSns, webhook=AwsSnsWebhook),
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
     Entry(name="sendgrid", family="sendgrid", provider=Sendgrid, webhook=None),
