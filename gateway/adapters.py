@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,7 @@ def adapters(environment: Environment, http: Http, *, keep: bool = True) -> Adap
     for entry in catalog.CATALOG:
         if entry.provider is not None and _wanted(environment, entry):
             _add_provider(made, environment, entry, http)
+    _check_named(environment, made)
     extra = development_secrets(settings, keep=keep)
     for entry in catalog.CATALOG:
         if entry.webhook is not None:
@@ -145,6 +146,8 @@ def _wanted(environment: Environment, entry: catalog.Entry) -> bool:
     """
     settings, model = environment.settings, entry.provider.Settings  # type: ignore[union-attr]
     asked = any(entry in tuple(catalog.entries(name)) for name in named(settings))
+    # A family is asked for what of it is set up: see `_check_named`.
+    by_name = any(entry.name == catalog.plain(name) for name in named(settings))
     if entry.family == CONSOLE:
         return asked or (settings.development and settings.messaging_provider is None)
     # `joins`: what must be set where nobody names it, if that is more than what is required;
@@ -153,8 +156,8 @@ def _wanted(environment: Environment, entry: catalog.Entry) -> bool:
     lacking = [name for name in joins or model.required if not environment.has(name)]
     if not lacking:
         return True
-    if asked:
-        raise SettingsError(f"{lacking[0]} is not set, and {entry.name} cannot send without it.")
+    if by_name:
+        raise _unable(entry, lacking)
     silent = {*getattr(model, "shared", ())}
     silent |= {*entry.webhook.Settings.required} if entry.webhook is not None else set()
     begun = [n for n in variables_of(model) if environment.has(n) and n not in silent]
@@ -165,6 +168,23 @@ def _wanted(environment: Environment, entry: catalog.Entry) -> bool:
             f"{lacking[0]} is not set, but {begun[0]} is: set both, or neither{named_too}."
         )
     return False
+
+
+def _check_named(environment: Environment, made: Adapters) -> None:
+    """Whoever is named has something to send by.
+
+    Raises:
+        SettingsError: a variable is missing.
+    """
+    for name in named(environment.settings):
+        entries = [entry for entry in catalog.entries(name) if entry.provider is not None]
+        if entries and not any(entry.name in made.providers for entry in entries):
+            model: Any = entries[0].provider
+            raise _unable(entries[0], unset(environment, model.Settings))
+
+
+def _unable(entry: catalog.Entry, lacking: Sequence[str]) -> SettingsError:
+    return SettingsError(f"{lacking[0]} is not set, and {entry.name} cannot send without it.")
 
 
 def _add_provider(made: Adapters, environment: Environment, entry: Any, http: Http) -> None:

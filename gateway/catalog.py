@@ -12,6 +12,7 @@ from typing import Any
 
 from providers.aws_ses import AwsSes
 from providers.aws_sns import AwsSns
+from providers.aws_whatsapp import AwsWhatsapp
 from providers.console import Console
 from providers.sendgrid import Sendgrid
 from providers.smtp import Smtp
@@ -34,6 +35,7 @@ class Entry:
 CATALOG = (
     Entry(name="aws_ses", family="aws", provider=AwsSes, webhook=None),
     Entry(name="aws_sns", family="aws", provider=AwsSns, webhook=AwsSnsWebhook),
+    Entry(name="aws_whatsapp", family="aws", provider=AwsWhatsapp, webhook=None),
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
     Entry(name="sendgrid", family="sendgrid", provider=Sendgrid, webhook=None),
     Entry(name="smtp", family="smtp", provider=Smtp, webhook=None),
@@ -43,8 +45,13 @@ CATALOG = (
 
 def entries(name_or_family: str) -> Iterator[Entry]:
     """The entries of a name or a family; `-` and `_` are alike."""
-    wanted = name_or_family.lower().replace("-", "_")
+    wanted = plain(name_or_family)
     return (entry for entry in CATALOG if wanted in (entry.name, entry.family))
+
+
+def plain(name: str) -> str:
+    """A name as it stands here."""
+    return name.lower().replace("-", "_")
 
 
 def known() -> str:

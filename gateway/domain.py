@@ -215,6 +215,7 @@ class Capabilities:
     html: bool = False
     templates: bool = False
     types: frozenset[MessageType] = frozenset({MessageType.TEXT})
+    types_on: Mapping[Channel, frozenset[MessageType]] = field(default_factory=dict)  # further ones
     reports_delivery: bool = False
     can_look_up: bool = False
     fetches_media: bool = False
@@ -222,7 +223,7 @@ class Capabilities:
     replies: bool = False  # quotes the message that is answered
     user_ids: bool = False  # reaches people who show no number
     marks_read: bool = False  # `MarksRead`
-    shows_typing: bool = False
+    shows_typing: bool = False  # the same; no vendor shows it for what is not read
     lists_templates: bool = False  # `ListsTemplates`
     seats: int | None = None  # messages that it sends at once; None: as many as the worker does
 
@@ -517,11 +518,12 @@ class MediaFetcher(Protocol):
 
 @runtime_checkable
 class MarksRead(Protocol):
-    """A provider whose `capabilities.marks_read` is true."""
+    """A provider whose `capabilities.marks_read` is true, or `shows_typing`."""
 
     async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
         """Tells the vendor that an inbound message was read, and, with `typing`, that an answer
-        is being written. In bounded time; raises a `ProviderError`."""
+        is being written, as far as the capabilities say. In bounded time; raises a
+        `ProviderError`."""
         ...
 
 
@@ -537,6 +539,7 @@ class VendorTemplate:
     body: str = ""
     variables: tuple[str, ...] = ()
     id: str | None = None
+    title: str | None = None  # what people call it, where that is not its name
 
 
 @runtime_checkable

@@ -43,6 +43,9 @@ class Opened:
     cursor: int
 
 
+Batches = AsyncIterator[list[Frame] | Reset | Opened]
+
+
 @dataclass(eq=False)
 class Hub:
     """Reads the feed as it grows and tells the followers."""
@@ -132,9 +135,7 @@ class Hub:
             low, high = (middle + 1, high) if self._ring[middle].id <= cursor else (low, middle)
         return [self._ring[i] for i in range(low, min(low + BATCH, len(self._ring)))]
 
-    async def follow(
-        self, tenant_id: str, after: int | None, beat: float = 15.0
-    ) -> AsyncIterator[list[Frame] | Reset | Opened]:
+    async def follow(self, tenant_id: str, after: int | None, beat: float = 15.0) -> Batches:
         """The events of a tenant after a number, or from now on, in lists; an empty list when
         nothing happened for `beat` seconds. Ends when the hub does.
 

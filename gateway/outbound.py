@@ -34,7 +34,7 @@ FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be sche
 
 
 # The fields of `Needs`.
-Asked = tuple[Channel, MessageType, int, bool, bool, frozenset[str]]
+Asked = tuple[Channel, MessageType, int, bool, bool, frozenset[str], bool, bool]
 
 
 class Invalid(GatewayError):
@@ -223,7 +223,9 @@ class Outbound:
     ) -> tuple[Route, ...]:
         """Who may send it, best first."""
         media, html = len(_files(draft)), draft.html is not None
-        asked = (draft.channel, kind, media, html, draft.template is not None, places)
+        template, quotes = draft.template is not None, _quotes(draft)
+        user_id = addresses.is_user_id(draft.channel, draft.to)
+        asked = (draft.channel, kind, media, html, template, places, quotes, user_id)
         key = draft.thread.our_key if draft.thread is not None and draft.sender is None else None
         free = ours is None and key is None
         found = self._chosen.get(asked) if free else None
@@ -336,20 +338,17 @@ def _nobody(
     if not chain:
         return "channel", f"no provider is set up for {needs.channel}"
     owners = [route for route in chain if routing.owns(route, needs.channel, ours, key)]
-    lacking = {r.name: routing.lacks(r.capabilities, needs) for r in owners or chain}
-    if all(lacking.values()):
-        text = ", ".join(f"{name} cannot send {what}" for name, what in lacking.items())
-        return _field(needs), text
+    lacking = {r.name: routing.lack(r.capabilities, needs) for r in owners or chain}
+    without = {name: lack for name, lack in lacking.items() if lack is not None}
+    if len(without) == len(lacking):
+        text = ", ".join(f"{name} cannot send {what}" for name, (_, what) in without.items())
+        return next(iter(without.values()))[0], text
     able = ", ".join(name for name, what in lacking.items() if what is None)
     return "from", f"is needed: {able} has no sender of its own for {needs.channel}"
 
 
-def _field(needs: Needs) -> str:
-    if needs.template:
-        return "template"
-    if needs.media:
-        return "media"
-    return "html" if needs.html else "type"
+def _quotes(draft: Draft) -> bool:
+    return draft.reply_to is not None and draft.channel in routing.QUOTING
 
 
 def _segments(draft: Draft) -> int | None:

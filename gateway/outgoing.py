@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.addresses import is_user_id
 from gateway.domain import (
     Channel,
     Clock,
@@ -15,7 +16,7 @@ from gateway.domain import (
     OutboundMessage,
     Sender,
 )
-from gateway.routing import Needs, Pick
+from gateway.routing import QUOTING, Needs, Pick
 from gateway.store.deliveries import Attempt
 
 Row = Mapping[str, Any]
@@ -87,12 +88,15 @@ def _media(file: dict[str, Any], origin: str) -> OutboundMedia:
 def needs_of(row: Row) -> Needs:
     """What a stored message asks of a provider, but for where its files are."""
     extra = json.loads(row["extra"]) if row["extra"] else {}
+    channel = Channel(row["channel"])
     return Needs(
-        channel=Channel(row["channel"]),
+        channel=channel,
         type=MessageType(row["type"]),
         media=_files(row, extra),
         html="html" in extra,
         template="template" in extra,
+        reply=row["reply_to"] is not None and channel in QUOTING,
+        user_id=is_user_id(channel, row["to_address"]),
     )
 
 

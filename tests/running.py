@@ -24,7 +24,7 @@ import uvicorn
 
 from gateway.app import Gateway
 from gateway.asgi import asgi
-from gateway.commands.server import Protocol
+from gateway.commands.server import configured
 from gateway.settings import Environment
 
 KEY = "a-key-for-tests-of-at-least-32-characters"
@@ -231,14 +231,7 @@ def in_thread(environment: Mapping[str, str], *, working: bool = True) -> Iterat
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     gateway = Gateway(environment=Environment({**environment, "PORT": str(port)}), working=working)
-    config = uvicorn.Config(
-        asgi(gateway),
-        http=Protocol,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=3,
-        ws="none",
-    )
+    config = configured(asgi(gateway), stop_within=3)
     server = uvicorn.Server(config)
     ended: queue.Queue[BaseException | None] = queue.Queue()
     loops: list[asyncio.AbstractEventLoop] = []
@@ -289,7 +282,8 @@ class Process:
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
-        inherited = {n: os.environ[n] for n in ("PATH", "HOME", "LD_PRELOAD") if n in os.environ}
+        kept = ("PATH", "HOME", "LD_PRELOAD", "PYTHONPATH")
+        inherited = {n: os.environ[n] for n in kept if n in os.environ}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", "from gateway.cli import main; main()", "serve"],

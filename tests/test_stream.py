@@ -135,7 +135,7 @@ def test_streams_have_caps_per_key_and_in_all(url: str, tmp_path: Path) -> None:
 def test_a_revoked_key_ends_its_stream(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.api.events.RECHECK", 0.2)
+    monkeypatch.setattr("gateway.api.streams.RECHECK", 0.2)
     database = Database(url)
     with database.write() as tx:
         key = keys.make(tx, tenant_id="default", name="app")

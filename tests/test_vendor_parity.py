@@ -22,11 +22,14 @@ from tests.running import Client, Stream, eventually, following, in_thread, vari
 from tests.vendors import Fault
 
 FAMILIES = [setup.name for setup in WIRED]
-REPORTING = [name for name in FAMILIES if STAND_INS[name]().reports]
+NOT_HEARD = {"aws_whatsapp"}  # what it posts is not read yet
+HEARD = [name for name in FAMILIES if name not in NOT_HEARD]
+REPORTING = [name for name in HEARD if STAND_INS[name]().reports]
 SWITCHES = [
     (before, after)
     for before, after in permutations(FAMILIES, 2)
     if before.partition("-")[0] != after.partition("-")[0]
+    and STAND_INS[before].channel == STAND_INS[after].channel
 ]
 NUMBER = "+15550007777"  # ours, and no setting names it
 LONG = "Grüße 👋🏽 aus Zürich\n“quoted” & <b>100 %</b> + 👩‍👩‍👧‍👦 " * 15 + "\tend. "
@@ -54,9 +57,13 @@ class Scene:
         """Posts a webhook; the status of its answer."""
         return post.to(self.client).status_code
 
+    def send(self, to: str = PERSON, **more: Any) -> dict[str, Any]:
+        """A message on the vendor's channel."""
+        return self.client.send(to=to, channel=self.family.channel, **more)
+
     def accepted(self, **more: Any) -> tuple[dict[str, Any], Sent]:
         """A message that the vendor has taken, and how it was asked."""
-        sent = self.client.send(**{"to": PERSON, "body": "Your table is ready", **more})
+        sent = self.send(body=more.pop("body", "Your table is ready"), **more)
         return self.client.until(sent["id"], "accepted"), self.family.sent()[-1]
 
     def answer(self, thread: dict[str, Any], body: str) -> dict[str, Any]:
@@ -181,7 +188,7 @@ def test_a_callback_that_overtakes_the_answer_is_not_lost(here: Scene, named: bo
     assert here.post(family.said("hi", family.new_id())) in (200, 204)  # certificates are there
     answering = threading.Event()
     family.vendor.witness = lambda request: not answering.wait(10)
-    sent = here.client.send(to=PERSON, body="x")
+    sent = here.send(body="x")
     (asked,) = eventually(family.sent)
     assert here.post(family.happened(Status.DELIVERED, asked, id_, named=named)) in (200, 204)
     before = here.client.message(sent["id"])
@@ -201,11 +208,11 @@ def test_a_callback_that_overtakes_the_answer_is_not_lost(here: Scene, named: bo
 def test_a_lost_answer_is_unknown_and_never_sent_again(both: Scene) -> None:
     family = both.family
     family.vendor.plan.append(Fault.DROP_AFTER)
-    sent = both.client.send(to=PERSON, body="once")
+    sent = both.send(body="once")
     both.client.until(sent["id"], "unknown")
-    other = both.client.send(to="+15550100002", body="another")
+    other = both.send(to="+15550100002", body="another")
     both.client.until(other["id"], "accepted")
-    if family.reports:
+    if both.family.provider not in NOT_HEARD and family.reports:
         asked = next(one for one in family.sent() if one.body == "once")
         id_ = family.new_id()
         assert both.post(family.happened(Status.DELIVERED, asked, id_)) in (200, 204)
@@ -220,7 +227,7 @@ def test_a_vendor_that_throttles_is_asked_again_when_it_said(here: Scene) -> Non
     times: list[float] = []
     here.family.vendor.witness = lambda request: times.append(time.monotonic())
     here.family.vendor.plan.append(here.family.throttled)
-    sent = here.client.send(to=PERSON, body="x")
+    sent = here.send(body="x")
     shown = here.client.until(sent["id"], "accepted")
     first, second = shown["attempts"]
     assert (first["error"]["class"], second["status"]) == ("throttled", "accepted")
@@ -231,12 +238,12 @@ def test_a_vendor_that_throttles_is_asked_again_when_it_said(here: Scene) -> Non
 @every("here", FAMILIES)
 def test_a_message_that_the_vendor_refuses_fails_and_is_not_repeated(here: Scene) -> None:
     here.family.vendor.plan.append(here.family.refused)
-    sent = here.client.send(to=PERSON, body="x")
+    sent = here.send(body="x")
     shown = here.client.until(sent["id"], "failed")
     assert shown["error"]["provider"] == here.family.provider
     (attempt,) = shown["attempts"]
     assert attempt["error"]["class"] == "rejected"
-    other = here.client.send(to="+15550100002", body="y")
+    other = here.send(to="+15550100002", body="y")
     here.client.until(other["id"], "accepted")
     assert [one.body for one in here.family.sent()] == ["x", "y"]
 
@@ -244,11 +251,13 @@ def test_a_message_that_the_vendor_refuses_fails_and_is_not_repeated(here: Scene
 @every("here", FAMILIES)
 def test_refused_credentials_are_seen_in_the_health_and_lose_nothing(here: Scene) -> None:
     here.family.vendor.always = here.family.unauthorised
-    sent = here.client.send(to=PERSON, body="x")
+    sent = here.send(body="x")
 
     def health() -> dict[str, Any]:
         told = here.client.get("/health/messaging")
-        return next(p for p in told["sms_providers"] if p["name"] == here.family.provider)
+        return next(
+            p for p in told[f"{here.family.channel}_providers"] if p["name"] == here.family.provider
+        )
 
     eventually(lambda: str(health()["last_error"]).startswith("account_refused"))
     assert health()["is_healthy"] is False
@@ -258,7 +267,7 @@ def test_refused_credentials_are_seen_in_the_health_and_lose_nothing(here: Scene
 # --- in, and back
 
 
-@every("both", FAMILIES)
+@every("both", HEARD)
 def test_what_a_person_writes_is_a_conversation_and_answered_from_where_it_came(
     both: Scene,
 ) -> None:
@@ -281,7 +290,7 @@ def test_what_a_person_writes_is_a_conversation_and_answered_from_where_it_came(
     assert {m["direction"] for m in history} == {"inbound", "outbound"}
 
 
-@every("both", FAMILIES)
+@every("both", HEARD)
 def test_the_same_webhook_twice_changes_nothing(both: Scene) -> None:
     post = both.family.said("hello", both.family.new_id())
     assert both.post(post) in (200, 204)
@@ -293,7 +302,7 @@ def test_the_same_webhook_twice_changes_nothing(both: Scene) -> None:
     assert [len(rows) for rows in before[:3]] == [1, 1, 1]
 
 
-@every("here", FAMILIES)
+@every("here", HEARD)
 def test_what_is_not_signed_is_refused_and_not_stored(here: Scene) -> None:
     family = here.family
     good = family.said("hello", family.new_id())
@@ -308,7 +317,7 @@ def test_what_is_not_signed_is_refused_and_not_stored(here: Scene) -> None:
     assert len(here.rows("SELECT * FROM messages")) == 1
 
 
-@every("here", FAMILIES)
+@every("here", HEARD)
 def test_a_long_text_stays_as_it_is_both_ways(here: Scene) -> None:
     assert 500 < len(LONG) <= len(LONG.encode()) <= 1600
     _, asked = here.accepted(body=LONG)

@@ -39,7 +39,10 @@ class Keys:
 
     async def identify(self, connection: HTTPConnection) -> Identity:
         """The caller, or 401."""
-        presented = self.presented(connection)
+        return await self.known(self.presented(connection))
+
+    async def known(self, presented: str | None) -> Identity:
+        """Whose key was presented, or 401."""
         if presented is None:
             raise Problem(
                 401,

@@ -18,6 +18,8 @@ from gateway.api.problems import Problem
 log = logging.getLogger("gateway.access")
 
 Exact = Mapping[tuple[str, str], ASGIApp]  # by method and path
+BEGINS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
+UPGRADED = 101
 Observe = Callable[[str, str, int, float], None]  # method, route, status, seconds
 
 
@@ -35,16 +37,18 @@ class Front:
         `observe` hears of it when its answer begins, however long a client then reads it; or at
         the end, with status 0, where nobody waited for an answer.
         """
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        found = self._exact.get((scope["method"], scope["path"]))
+        found = None
+        if scope["type"] == "http":
+            found = self._exact.get((scope["method"], scope["path"]))
         started, status = time.perf_counter(), 0
 
         async def noted(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if message["type"] in BEGINS and not status:
+                status = message.get("status") or UPGRADED
                 self._tell(scope, found is not None, status, time.perf_counter() - started)
             await send(message)
 
@@ -66,10 +70,15 @@ class Front:
             if log.isEnabledFor(level):
                 took = (time.perf_counter() - started) * 1000
                 route = _route(scope, found is not None)
-                log.log(level, "%s %s %s %.1f ms", scope["method"], route, status or "gone", took)
+                log.log(level, "%s %s %s %.1f ms", _method(scope), route, status or "gone", took)
 
     def _tell(self, scope: Scope, exact: bool, status: int, seconds: float) -> None:
-        self._observe(scope["method"], _route(scope, exact), status, seconds)
+        self._observe(_method(scope), _route(scope, exact), status, seconds)
+
+
+def _method(scope: Scope) -> str:
+    """The request's method; only a GET becomes a WebSocket."""
+    return str(scope.get("method", "GET"))
 
 
 def _route(scope: Scope, exact: bool) -> str:

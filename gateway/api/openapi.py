@@ -102,6 +102,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
     else:
         content = {"application/json": {"schema": ref(operation.answer)}}
     done: dict[str, Any] = {"description": "Done", "content": content}
+    if operation.status == 101:
+        done = {"description": "WebSocket frames follow: each is an event, as JSON text"}
     if operation.status == 202:
         done["headers"] = {
             "Location": {"schema": TEXT},

@@ -21,6 +21,7 @@ TITLES = {
     413: "The request is too large",
     415: "Unsupported media type",
     422: "The request cannot be processed",
+    426: "An upgrade is needed",
     429: "Too many requests",
     500: "Internal error",
     503: "Not available at the moment",

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.api import conversations, events, health, media, messages, metrics, opt_outs
+from gateway.api import (
+    conversations,
+    events,
+    health,
+    media,
+    messages,
+    metrics,
+    opt_outs,
+    sockets,
+)
 from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
-RESOURCES = (messages, conversations, opt_outs, events, media, health, metrics)
+RESOURCES = (messages, conversations, opt_outs, events, sockets, media, health, metrics)
 OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource.OPERATIONS)
 
 
@@ -27,4 +36,5 @@ def routes(context: Context) -> list[BaseRoute]:
     paths: dict[str, dict[str, Handler]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = operation.handler
-    return [Route(path, Guarded(context, by), methods=list(by)) for path, by in paths.items()]
+    made = [Route(path, Guarded(context, by), methods=list(by)) for path, by in paths.items()]
+    return [*made, WebSocketRoute(sockets.PATH, sockets.Sockets(context))]

@@ -77,7 +77,11 @@ class Template(BaseModel):
 
     name: str = Field(max_length=512)
     language: str | None = Field(default=None, max_length=35)
-    variables: dict[str, Any] = Field(default_factory=dict)
+    variables: dict[str, Any] | list[Any] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="By number or name, as the template has them; a list counts from 1.",
+    )
 
 
 def _media(value: Any) -> Any:

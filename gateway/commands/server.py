@@ -16,6 +16,8 @@ from starlette.types import ASGIApp
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.api.sockets import PATH as SOCKET
+from gateway.commands.sockets import MESSAGE_MOST, PING, Frames
 from gateway.commands.terminal import Failure
 
 HEAD_MOST = 64 * 1024  # bytes of a request's line and headers
@@ -26,7 +28,9 @@ FILES = 65536  # open at once: connections, streams, the database
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 with an end to a request's head: uvicorn bounds neither its size nor its time."""
+    """HTTP/1.1 with an end to a request's head: uvicorn bounds neither its size nor its time. Only
+    where WebSockets are spoken may a connection change to them; elsewhere the wish is passed over,
+    as RFC 9110, section 7.8, allows."""
 
     _timer: asyncio.TimerHandle | None = None
     _open = False  # between a request's first byte and the end of its headers
@@ -56,6 +60,17 @@ class Protocol(HttpToolsProtocol):
         self._open = False
         self._disarm()
         super().on_headers_complete()
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            self.cycle.keep_alive = False  # httptools reads no more of this connection
+
+    def _should_upgrade(self) -> bool:
+        path = self.url.partition(b"?")[0]
+        return (
+            self.scope["method"] == "GET" and path == SOCKET.encode() and super()._should_upgrade()
+        )
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Anybody could fill the log with it."""
 
     def data_received(self, data: bytes) -> None:
         """Parses, and counts what belongs to a head that is not complete."""
@@ -130,6 +145,29 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
+def configured(app: ASGIApp, stop_within: float) -> Config:
+    """How uvicorn serves the application."""
+    return Config(
+        app,
+        http=Protocol,
+        loop="uvloop",
+        ws=Frames,
+        ws_max_size=MESSAGE_MOST,
+        ws_ping_interval=PING,
+        ws_ping_timeout=PING,
+        ws_per_message_deflate=False,  # it costs each client more memory than all the rest
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=True,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(stop_within)),
+    )
+
+
 def run(
     app: ASGIApp,
     listener: socket.socket,
@@ -143,21 +181,7 @@ def run(
     Raises:
         Failure: it did not start; the log says why.
     """
-    config = Config(
-        app,
-        http=Protocol,
-        loop="uvloop",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        date_header=True,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=max(1, round(stop_within)),
-    )
+    config = configured(app, stop_within)
     server = Serving(config, ready=ready, leaving=leaving)
     _allow_files()
     try:
