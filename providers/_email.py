@@ -103,6 +103,15 @@ def _named(file: OutboundMedia, got: FetchedMedia, number: int) -> str:
     return "".join(c for c in name if c.isprintable() and c not in '"<>|:*?').strip(" .")[:150]
 
 
+def storable(message: OutboundMessage) -> bool:
+    """Whether it has no half of a surrogate pair, which no wire carries."""
+    try:
+        (message.body + (message.html or "") + (message.subject or "")).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def needs_utf8(*given: str) -> bool:
     """Whether an address can only be written where internationalised mail is taken (RFC 6531)."""
     return not all(each.isascii() for each in given)

@@ -36,6 +36,7 @@ from providers._email import (
     files,
     mailbox,
     plain_of,
+    storable,
 )
 
 TENANT = "default"
@@ -167,6 +168,7 @@ def check(message: OutboundMessage) -> None:
         (message.type is not MessageType.EMAIL, "type", f"no {message.type} messages"),
         (not message.sender.address, "sender", "no address to send from"),
         (not (message.body.strip() or message.html or files(message)), "empty", "no text"),
+        (not storable(message), "text", "a character that no wire carries"),
         (len(files(message)) > AwsSes.capabilities.max_media, "media", "too many files"),
     )
     for refused, code, text in refusals:

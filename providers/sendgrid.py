@@ -36,6 +36,7 @@ from providers._email import (
     bounced_by,
     files,
     plain_of,
+    storable,
 )
 from providers._sendgrid_answers import receipt
 
@@ -196,20 +197,12 @@ def check(message: OutboundMessage) -> None:
         (not message.sender.address, "sender", "no address to send from"),
         (not (message.body.strip() or message.html or files(message)), "empty", "no text"),
         (len(files(message)) > Sendgrid.capabilities.max_media, "media", "too many files"),
-        (not _utf8(message), "text", "a character that no wire carries"),
+        (not storable(message), "text", "a character that no wire carries"),
     )
     for refused, code, text in refusals:
         if refused:
             raise Unsupported(f"SendGrid: {text}", code=code)
     bounced_by(message, False, "SendGrid")
-
-
-def _utf8(message: OutboundMessage) -> bool:
-    try:
-        (message.body + (message.html or "") + (message.subject or "")).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _people(message: OutboundMessage, parts: OutboundEmail) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from gateway.domain import (
     Sender,
 )
 from gateway.errors import Ambiguous, ProviderError, SettingsError, Unreachable, Unsupported
-from providers._email import attachments, composed, files, needs_utf8
+from providers._email import attachments, composed, files, needs_utf8, storable
 from providers._smtp_wire import Letter, Server, Stage, Wire, distinct
 
 TENANT = "default"
@@ -82,7 +82,7 @@ class SmtpSettings(BaseModel):
                 "SMTP_PASSWORD", "SMTP_USER"
             )  # fmt: skip
             raise ValueError(f"{other} is not set, but {set_one} is: set both, or neither")
-        if self.user and self.how == "none" and self.host not in LOOPBACK:
+        if self.user and self.how == "none" and self.host not in ("", *LOOPBACK):
             raise ValueError("SMTP_TLS is none, and a password would go over an open line")
         return self
 
@@ -128,6 +128,11 @@ class Smtp:
         Raises:
             SettingsError: it is not installed, or the file of SMTP_CA_FILE is not there.
         """
+        for variable, value in zip(
+            settings.required, (settings.host, settings.from_email), strict=True
+        ):
+            if not value:
+                raise SettingsError(f"{variable} is not set; SMTP cannot be used without it.")
         try:
             import aiosmtplib  # noqa: F401
         except ImportError:
@@ -187,6 +192,7 @@ class Smtp:
             (message.type is not MessageType.EMAIL, "type", f"no {message.type} messages"),
             (not message.sender.address, "sender", "no address to send from"),
             (not (message.body.strip() or message.html or files(message)), "empty", "no text"),
+            (not storable(message), "text", "a character that no wire carries"),
             (len(files(message)) > self.capabilities.max_media, "media", "too many files"),
         )
         for refused, code, text in refusals:

@@ -47,6 +47,16 @@ class Mailbox:
     released: Event = field(default_factory=Event)
     port: int = 0
 
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"smtp://127.0.0.1:{self.port}"
+
+    @property
+    def count(self) -> int:
+        """How many messages it has taken."""
+        return len(self.taken)
+
     def next(self, step: str) -> Answer | None:
         answers = self.plan.get(step)
         return answers.pop(0) if answers else None

@@ -226,7 +226,10 @@ class LoopbackVendor:
         number = b"%b%016x" % (self._prefix, self.count)
         if self.answer is not None:
             said = str(self.answer["body"]).replace("{id}", number.decode())
-            headers = self.answer.get("headers", {})
+            headers = {
+                name: value.replace("{id}", number.decode())
+                for name, value in self.answer.get("headers", {}).items()
+            }
             return Reply(status=self.answer["status"], headers=headers, body=said.encode()).wire()
         sid = b"SM" + number
         sender, to = (json.dumps(request.field(name)).encode() for name in ("From", "To"))
