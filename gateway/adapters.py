@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway import catalog
-from gateway.domain import Channel, Connection, MediaFetcher, Provider, Webhook
+from gateway.domain import Channel, Connection, FileStore, MediaFetcher, Provider, Webhook
 from gateway.errors import SettingsError
+from gateway.files import Folder
 from gateway.routing import Route
 from gateway.settings import Environment, Settings, variables_of
 from providers._http import Http
@@ -228,3 +229,21 @@ def _chain(settings: Settings, made: Adapters, channel: Channel) -> tuple[Route,
         listed += [r for r in others if r is not None and channel in r.connection.senders]
     able = (route for route in listed if channel in route.capabilities.channels)
     return tuple({route.name: route for route in able}.values())
+
+
+def file_store(environment: Environment) -> FileStore:
+    """Where files are kept.
+
+    Raises:
+        SettingsError: there is no such place, or a variable that it needs is missing.
+    """
+    settings = environment.settings
+    if settings.media_store is None:
+        return Folder(settings.data_dir / "media")
+    scheme, _, place = settings.media_store.partition("://")
+    kind = catalog.STORES.get(scheme)
+    if kind is None:
+        listed = " or ".join(f"{known}://…" for known in sorted(catalog.STORES))
+        raise SettingsError(f"MEDIA_STORE must be {listed}, or unset for a folder in DATA_DIR.")
+    made: FileStore = kind(environment.fill(kind.Settings), place)
+    return made

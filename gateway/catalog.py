@@ -1,4 +1,5 @@
-"""THE one list: a name, its family, its provider class and its webhook class.
+"""THE one list: a name, its family, its provider class and its webhook class. And where
+files may be kept, by the scheme of MEDIA_STORE.
 
 An adapter that does not stand here does not exist: the application, the contract tests and the
 documentation all start from it.
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from providers._aws_store import S3Store
 from providers.aws_ses import AwsSes
 from providers.aws_sns import AwsSns
 from providers.aws_whatsapp import AwsWhatsapp
@@ -18,6 +20,7 @@ from providers.sendgrid import Sendgrid
 from providers.smtp import Smtp
 from providers.twilio import Twilio
 from webhooks.aws_sns import AwsSnsWebhook
+from webhooks.aws_whatsapp import AwsWhatsappWebhook
 from webhooks.console import ConsoleWebhook
 from webhooks.twilio import TwilioWebhook
 
@@ -35,12 +38,14 @@ class Entry:
 CATALOG = (
     Entry(name="aws_ses", family="aws", provider=AwsSes, webhook=None),
     Entry(name="aws_sns", family="aws", provider=AwsSns, webhook=AwsSnsWebhook),
-    Entry(name="aws_whatsapp", family="aws", provider=AwsWhatsapp, webhook=None),
+    Entry(name="aws_whatsapp", family="aws", provider=AwsWhatsapp, webhook=AwsWhatsappWebhook),
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
     Entry(name="sendgrid", family="sendgrid", provider=Sendgrid, webhook=None),
     Entry(name="smtp", family="smtp", provider=Smtp, webhook=None),
     Entry(name="twilio", family="twilio", provider=Twilio, webhook=TwilioWebhook),
 )
+
+STORES: dict[str, type[Any]] = {"s3": S3Store}
 
 
 def entries(name_or_family: str) -> Iterator[Entry]:

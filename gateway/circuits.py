@@ -157,6 +157,10 @@ class Circuits:
         found = self._standings.get(place.key)
         return found.circuit if found is not None else Circuit()
 
+    def shut(self, provider: str) -> bool:
+        """Whether a provider's breaker is open, and not even a probe is due."""
+        return breaker.shown(self.circuit(self.place(provider)), self.now()) is State.OPEN
+
     def standings(self) -> list[Standing]:
         """All that ever had something to tell."""
         return list(self._standings.values())

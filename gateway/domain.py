@@ -6,11 +6,12 @@ library only; names no vendor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 
@@ -128,11 +129,16 @@ class Sender:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutboundMedia:
-    """A file to send, by URL."""
+    """A file to send, by URL.
+
+    Where it is one of our own, the URL is a link that needs no key and ends, and `read` gives the
+    bytes without it, of a file of at most so many; or raises a `ProviderError`.
+    """
 
     url: str
     content_type: str | None = None
     filename: str | None = None
+    read: Callable[[int], Awaitable[bytes]] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,22 +280,29 @@ class InboundMessage:
     segments: int | None = None
     name: str | None = None  # what the person calls themselves
     aliases: tuple[str, ...] = ()  # further addresses of the same person
+    new_address: str | None = None  # the person's from now on, where they say that it changed
     occurred_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatusUpdate:
-    """What a vendor says of one attempt of ours."""
+    """What a vendor says of one attempt of ours.
+
+    `network_id` is what the network calls the message where that is another id than the one that
+    sending it answered: an attempt has at most one of each, and either finds it.
+    """
 
     dedupe_key: str
     status: Status
     vendor_status: str  # the vendor's own word
     attempt_id: str | None = None  # ours, where the callback carries it
     provider_message_id: str | None = None
+    network_id: str | None = None
     account: str | None = None
     channel: Channel | None = None
     sender: str | None = None
     recipient: str | None = None
+    aliases: tuple[str, ...] = ()  # further addresses of the recipient
     error: VendorError | None = None
     segments: int | None = None
     cost: Money | None = None
@@ -609,6 +622,31 @@ class Confirms(Protocol):
         """Performs a confirmation, in bounded time. Returns the vendor's name for what it made.
 
         Raises `Rejected` where trying again is of no use, `Unreachable` where it may be."""
+        ...
+
+
+class FileStore(Protocol):
+    """Where files are kept. A key is `<tenant>/<name>`, and nothing that a sender said. Everything
+    may raise `FilesUnavailable`."""
+
+    async def put(self, key: str, source: bytes | Path, content_type: str) -> None:
+        """Keeps a file durably; one that is given by its path is taken away from there."""
+        ...
+
+    async def size(self, key: str) -> int | None:
+        """The bytes of a file; None where there is none."""
+        ...
+
+    def read(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
+        """A part of a file, in pieces of bounded size."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Takes a file away, if it is there."""
+        ...
+
+    async def aclose(self) -> None:
+        """Frees what is held. May be called twice."""
         ...
 
 

@@ -37,6 +37,16 @@ def report(board: Switchboard, now: str) -> dict[str, Any]:
     return told
 
 
+def of_channel(board: Switchboard, channel: Channel) -> dict[str, Any]:
+    """The providers of one channel, and it in one word; nobody is as bad as nobody who can."""
+    providers = _listed(board, channel)
+    best = max(
+        (State(p["circuit_breaker"]) for p in providers), key=WORST_FIRST.index, default=State.OPEN
+    )
+    active = next((p["name"] for p in providers if p["is_healthy"]), None)
+    return {"status": OVERALL[best], "provider": active, "providers": providers}
+
+
 def _listed(board: Switchboard, channel: Channel) -> list[dict[str, Any]]:
     chain = board.order(channel.value, [route.name for route in board.chains.get(channel, ())])
     return [_shown(board, name, place) for place, name in enumerate(chain)]

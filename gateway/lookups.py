@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,8 @@ class Moment:
 
 
 class LookUpWorker:
-    """Looks up what is due, a few at a time. `after` and `lease` are in seconds; 0: never."""
+    """Looks up what is due, a few at a time. `after` and `lease` are in seconds; 0: never. Who is
+    `shut` is not asked, and what is due there stays so."""
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class LookUpWorker:
         *,
         after: float,
         lease: float,
+        shut: Callable[[str], bool] = lambda provider: False,
         poll: float = 5.0,
     ) -> None:
         self._batcher = batcher
@@ -70,6 +72,7 @@ class LookUpWorker:
         self._clock = clock
         self._after = after
         self._lease = int(lease * 1000)
+        self._shut = shut
         self._paused: dict[str, float] = {}
         self._rounds = Rounds("look-ups", self._turn, poll=min(poll, max(after / 2, 0.05)))
 
@@ -85,7 +88,7 @@ class LookUpWorker:
     async def _turn(self) -> bool:
         """Looks up what is due; whether there may be more."""
         before = self._clock.monotonic()
-        names = tuple(name for name in self._sources if self._paused.get(name, 0.0) <= before)
+        names = tuple(name for name in self._sources if self._asks(name, before))
         first = int(self._after * STEPS[0] * 1000)
         rows = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE, first, LATER, names))
         after = self._clock.monotonic()
@@ -94,6 +97,9 @@ class LookUpWorker:
             if isinstance(ended, BaseException):
                 raise ended
         return bool(rows)
+
+    def _asks(self, name: str, now: float) -> bool:
+        return self._paused.get(name, 0.0) <= now and not self._shut(name)
 
     async def _look(self, row: Mapping[str, Any], moment: Moment) -> None:
         source = self._sources[row["provider"]]

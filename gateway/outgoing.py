@@ -1,9 +1,10 @@
-"""A stored message as its provider is to send it, and what it needs of one. Pure."""
+"""A stored message as its provider is to send it, and what it needs of one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.addresses import is_user_id
@@ -16,7 +17,8 @@ from gateway.domain import (
     OutboundMessage,
     Sender,
 )
-from gateway.routing import QUOTING, Needs, Pick
+from gateway.own_files import OwnFiles
+from gateway.routing import CHATS, Needs, Pick
 from gateway.store.deliveries import Attempt
 
 Row = Mapping[str, Any]
@@ -37,19 +39,19 @@ def outgoing(attempt: Attempt, sender: Sender, origin: str, clock: Clock) -> Out
         type=MessageType(row["type"]),
         body=row["body"],
         content=json.loads(row["content"]) if row["content"] else {},
-        media=tuple(_media(file, origin) for file in media),
+        media=tuple(_media(file) for file in media),
         reply_to=row["reply_to"],
         template=extra.get("template"),
         subject=row["subject"],
         html=extra.get("html"),
-        email=_email(attempt, sender, extra, origin, clock),
+        email=_email(attempt, sender, extra, clock),
         callback_url=f"{origin}/api/webhooks/{attempt.provider}?attempt={attempt.id}",
         validity=max(1, int(left)),
     )
 
 
 def _email(
-    attempt: Attempt, sender: Sender, extra: Mapping[str, Any], origin: str, clock: Clock
+    attempt: Attempt, sender: Sender, extra: Mapping[str, Any], clock: Clock
 ) -> OutboundEmail | None:
     """The parts of an email; its Message-ID names the attempt, and nobody could guess it."""
     if attempt.due.message["channel"] != Channel.EMAIL:
@@ -61,7 +63,7 @@ def _email(
         bcc=tuple(parts.get("bcc", ())),
         reply_to=parts.get("reply_to"),
         headers=_headers(parts),
-        attachments=tuple(_media(file, origin) for file in parts.get("attachments", ())),
+        attachments=tuple(_media(file) for file in parts.get("attachments", ())),
         from_name=parts.get("from_name"),
         tags=tuple(parts.get("tags", ())),
         message_id=f"<{attempt.id}@{domain}>" if domain else None,
@@ -76,13 +78,28 @@ def _headers(parts: Mapping[str, Any]) -> Mapping[str, str]:
     return given
 
 
-def _media(file: dict[str, Any], origin: str) -> OutboundMedia:
-    url = str(file["url"])
+def _media(file: dict[str, Any]) -> OutboundMedia:
     return OutboundMedia(
-        url=origin + url if url.startswith("/") else url,
+        url=str(file["url"]),
         content_type=file.get("content_type"),
         filename=file.get("filename"),
     )
+
+
+async def with_files(message: OutboundMessage, own: OwnFiles, tenant_id: str) -> OutboundMessage:
+    """The same message; its files that are ours as links that its provider can follow.
+
+    Raises:
+        ProviderError: there are none at the moment, and nothing was sent.
+    """
+    lasts = message.validity or 0
+    email = message.email
+    if email is not None and email.attachments:
+        attached = await own.outbound(tenant_id, email.attachments, lasts)
+        message = replace(message, email=replace(email, attachments=attached))
+    if not message.media:
+        return message
+    return replace(message, media=await own.outbound(tenant_id, message.media, lasts))
 
 
 def needs_of(row: Row) -> Needs:
@@ -95,7 +112,7 @@ def needs_of(row: Row) -> Needs:
         media=_files(row, extra),
         html="html" in extra,
         template="template" in extra,
-        reply=row["reply_to"] is not None and channel in QUOTING,
+        reply=row["reply_to"] is not None and channel in CHATS,
         user_id=is_user_id(channel, row["to_address"]),
     )
 

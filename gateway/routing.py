@@ -19,7 +19,8 @@ from gateway.domain import (
 from gateway.errors import Again, ProviderError, Throttled
 
 WEB = "https://"
-QUOTING = frozenset({Channel.WHATSAPP})  # channels on which an answer shows what it answers
+ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
+CHATS = frozenset({Channel.WHATSAPP})  # channels that show what is quoted, read and typed
 LONGEST = (
     3600.0  # seconds that a vendor's Retry-After is believed, for it holds up a person's thread
 )
@@ -55,9 +56,9 @@ class Needs:
 class Retry:
     """How often, and how long between attempts. Times in seconds."""
 
-    base: float
-    cap: float
-    limit: int
+    base: float = 2.0
+    cap: float = 600.0
+    limit: int = 1000
 
 
 def lacks(capabilities: Capabilities, needs: Needs) -> str | None:
@@ -264,6 +265,12 @@ def elsewhere(
         asked[name] < asked[last] and _not_before(name, tried, may(name), now).word == READY
         for name in order
     )
+
+
+def fresher(order: Iterable[str], tried: Sequence[Tried]) -> bool:
+    """Whether there is a provider that was asked less often than the last one."""
+    asked = attempts_at(tried)
+    return any(asked[name] < asked[tried[-1].provider] for name in order)
 
 
 @dataclass(frozen=True, slots=True)

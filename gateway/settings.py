@@ -30,6 +30,7 @@ from pydantic import (
 
 from gateway.domain import Channel
 from gateway.errors import SettingsError
+from gateway.routing import Retry
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -50,7 +51,11 @@ LEAST = {  # below these a gateway is busy with nothing, or gives up what would 
     "inbox_retention": "90m",  # as long as a vendor's envelope may be posted again
     "idempotency_retention": "1m",
 }
-OR_NEVER = {"lookup_after": "100ms", "backfill_after": "1s"}  # or 0, which switches it off
+OR_NEVER = {  # or 0, which switches it off
+    "lookup_after": "100ms",
+    "backfill_after": "1s",
+    "media_retention": "1h",
+}
 MOST = "3650d"
 UNBROKEN = re.compile(r"[^\s\\\x00-\x1f\x7f]+")
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
@@ -132,7 +137,8 @@ class Settings(BaseModel):
     lookup_after: Duration = 30.0  # 0: never
     backfill_after: Duration = 300.0  # 0: never
     message_expiry: Duration = 24 * 3600.0
-    media_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024)
+    media_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, le=1024**3)
+    media_store: str | None = None
 
     request_max_bytes: int = Field(default=1024 * 1024, ge=1024)
     webhook_max_bytes: int = Field(default=1024 * 1024, ge=1024)
@@ -145,6 +151,7 @@ class Settings(BaseModel):
     events_retention: Duration = 7 * 86400.0
     inbox_retention: Duration = 30 * 86400.0
     idempotency_retention: Duration = 72 * 3600.0
+    media_retention: Duration = 0.0  # 0: for ever
 
     @field_validator(*LEAST)
     @classmethod
@@ -179,6 +186,13 @@ class Settings(BaseModel):
     def _an_origin(cls, value: str | None) -> str | None:
         return None if value is None else _origin(value.strip())
 
+    @field_validator("media_store")
+    @classmethod
+    def _a_place(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[a-z0-9]+://[A-Za-z0-9._/-]+", value.strip()):
+            raise ValueError("must be a place such as s3://bucket/prefix, or unset")
+        return value.strip().rstrip("/") if value else None
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -210,6 +224,11 @@ class Settings(BaseModel):
             if url.startswith(short):
                 return "postgresql+psycopg://" + url[len(short) :]
         return url
+
+    @property
+    def retry(self) -> Retry:
+        """How often, and when, a message is tried again."""
+        return Retry(self.retry_base, self.retry_cap, self.retry_limit)
 
     @property
     def spool(self) -> Path:

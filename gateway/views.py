@@ -112,6 +112,7 @@ def attempt_view(row: Mapping[str, Any]) -> View:
         "from": row["sender"],
         "status": row["status"],
         "provider_message_id": row["provider_message_id"],
+        "network_id": row["network_id"],
         "error": error,
         "segments": row["segments"],
         "cost": _money(row),
@@ -133,8 +134,10 @@ def conversation_view(row: Mapping[str, Any]) -> View:
         "channel": row["channel"],
         "address": row["address"],
         "our_address": row["our_address"],
-        "name": row["name"],
+        "name": row["own_name"] or row["name"],
         "status": row["status"],
+        "assignee": row["assignee"],
+        "labels": _load(row["labels"], []),
         "unread_count": row["unread_count"],
         "last_message_at": show(row["last_message_at"]),
         "last_inbound_at": show(row["last_inbound_at"]),
@@ -142,6 +145,17 @@ def conversation_view(row: Mapping[str, Any]) -> View:
         "metadata": _load(row["meta"], {}),
         "created_at": show(row["created_at"]),
         "updated_at": show(row["updated_at"]),
+    }
+
+
+def note_view(row: Mapping[str, Any]) -> View:
+    """A note as the API shows it."""
+    return {
+        "id": row["id"],
+        "conversation_id": row["conversation_id"],
+        "author": row["author"],
+        "body": row["body"],
+        "created_at": show(row["created_at"]),
     }
 
 

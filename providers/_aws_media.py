@@ -196,10 +196,10 @@ class Bucket:
 
     async def _url(self, message: OutboundMessage, number: int, within: float, taken: Taken) -> str:
         wanted = message.media[number]
-        if not wanted.url.startswith(WEB):
+        if wanted.read is None and not wanted.url.startswith(WEB):
             return wanted.url
         async with self._turn(within / 2):
-            file = await fetch(wanted.url, limit=taken.largest, timeout=within)
+            file = await _brought(wanted, taken.largest, within)
             kind = type_of(file, wanted, taken)
             if len(file.data) > (most := taken.limit(kind, file.data)):
                 text = f"AWS: files of the type {kind} may have {most} bytes"
@@ -213,6 +213,13 @@ class Bucket:
         self._client.put_object(
             Bucket=self._name, Key=key, Body=data, ContentType=kind, ChecksumSHA256=digest
         )
+
+
+async def _brought(wanted: OutboundMedia, largest: int, within: float) -> FetchedMedia:
+    """A file, from the web if it is not our own."""
+    if wanted.read is None:
+        return await fetch(wanted.url, limit=largest, timeout=within)
+    return FetchedMedia(data=await wanted.read(largest), content_type=wanted.content_type)
 
 
 def _answered(response: Any = None, **_: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -47,11 +47,10 @@ class Attachment:
     filename: str
 
 
-Reads = Callable[[OutboundMedia, int, float], Awaitable[FetchedMedia]]
-
-
-async def by_web(file: OutboundMedia, limit: int, timeout: float) -> FetchedMedia:
-    """Reads a file from its address on the web."""
+async def _read(file: OutboundMedia, limit: int, timeout: float) -> FetchedMedia:
+    """A file from its address on the web, unless it is our own."""
+    if file.read is not None:
+        return FetchedMedia(data=await file.read(limit), content_type=file.content_type)
     return await fetch(file.url, limit=limit, timeout=timeout)
 
 
@@ -62,7 +61,7 @@ def files(message: OutboundMessage) -> tuple[OutboundMedia, ...]:
 
 
 async def attachments(
-    message: OutboundMessage, *, limit: int, within: float, read: Reads = by_web
+    message: OutboundMessage, *, limit: int, within: float
 ) -> tuple[Attachment, ...]:
     """The files of an email, of at most `limit` bytes in all, before anything is written.
 
@@ -74,7 +73,7 @@ async def attachments(
     try:
         async with asyncio.timeout(within):
             for number, file in enumerate(files(message), start=1):
-                got = await read(file, left, within)
+                got = await _read(file, left, within)
                 left -= len(got.data)
                 if left < 0:
                     raise too_large(limit)

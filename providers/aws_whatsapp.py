@@ -129,10 +129,11 @@ class AwsWhatsapp:
     name = "aws_whatsapp"
     Settings = AwsWhatsappSettings
     capabilities = able("", lists=False)
-    variants: ClassVar[Mapping[str, Capabilities]] = {
-        "without a bucket": capabilities,
-        "with a bucket": able("AWS_MEDIA_BUCKET", lists=True),
-    }
+
+    @classmethod
+    def variants(cls) -> Mapping[str, Capabilities]:
+        """What it can, by how it is set up."""
+        return {"": able("", lists=True), "with a bucket": able("AWS_MEDIA_BUCKET", lists=True)}
 
     @classmethod
     def connection(cls, settings: AwsWhatsappSettings) -> Connection:

@@ -17,7 +17,14 @@ from tests.running import Client, eventually
 
 GATEWAY = (sys.executable, "-m", "gateway.cli")
 PATIENCE = 30.0
-PASSED_ON = ("PATH", "HOME", "LANG", "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE")
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "PYTHONPATH",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONDONTWRITEBYTECODE",
+)
 
 
 @dataclass

@@ -133,7 +133,13 @@ class Twilio:
     def said(self, body: str, id_: str, to: str = OURS) -> Post:
         return self._signed("/api/webhooks/sms", inbound_form(id_, body, From=PERSON, To=to))
 
-    def happened(self, status: Status, sent: Sent, id_: str, *, named: bool = True) -> Post:
+    def overflowed(self, sent: Sent, id_: str) -> Post:
+        """ "30001": it took a message, and then had no room for it."""
+        return self.happened(Status.FAILED, sent, id_, code="30001")
+
+    def happened(
+        self, status: Status, sent: Sent, id_: str, *, named: bool = True, code: str = "30006"
+    ) -> Post:
         path = sent.callback.removeprefix(PUBLIC).partition("#")[0]
         form = {
             "MessageSid": id_,
@@ -141,7 +147,7 @@ class Twilio:
             "AccountSid": ACCOUNT,
             "From": sent.sender or "",
             "To": sent.to,
-            **({"ErrorCode": "30006"} if status is Status.FAILED else {}),
+            **({"ErrorCode": code} if status is Status.FAILED else {}),
         }
         return self._signed(path if named else path.partition("?")[0], form)
 

@@ -142,7 +142,7 @@ async def test_a_file_that_cannot_be_had_is_known_to_be_unsent(
 ) -> None:
     web.always = behaviour
     url = FILE.removesuffix(".png")
-    failed = await failure(aws, timeout=1.0, **picture(url))
+    failed = await failure(aws, timeout=6.0, **picture(url))
     assert type(failed) is kind
     assert failed.code == code or (code is None and failed.code in ("forbidden_address", "url"))
     assert failed.breaker is Breaker.IGNORES

@@ -14,7 +14,15 @@ import pytest
 
 from gateway.breaker import Policy
 from gateway.clock import SystemClock
-from gateway.domain import Channel, Connection, OutboundMessage, Receipt, Sender
+from gateway.domain import (
+    Channel,
+    Connection,
+    OutboundMessage,
+    Receipt,
+    Sender,
+    Status,
+    VendorError,
+)
 from gateway.errors import (
     AccountRefused,
     Ambiguous,
@@ -31,7 +39,7 @@ from gateway.store import pins
 from gateway.store.database import Database
 from gateway.views import attempts_view
 from gateway.worker import Worker
-from tests.stored import HOUR, TENANT, Store, new_message, person
+from tests.stored import HOUR, TENANT, Store, future, new_message, person, update
 from tests.working import SMS, Answer, Vendor, at_work, ended, raising, until
 
 pytestmark = pytest.mark.anyio
@@ -219,6 +227,50 @@ async def test_a_vendor_that_said_when_is_not_asked_sooner_by_another_round(stor
         "tried again after two (unreachable: dns)",
         [("one", "throttled"), ("three", "not_set_up")],  # it is in the route, and not here
     )
+
+
+def no_room(store: Store, id_: str) -> None:
+    """What the vendor of the newest attempt says some time after it took the message."""
+    attempt = store.attempts(id_)[-1]
+    error = VendorError(code="30001", reason="throttled")
+    told = {"account": "", "recipient": None, "attempt_id": attempt["id"], "error": error}
+    store.reports(update(Status.FAILED, **told), connection=attempt["connection"])
+
+
+def waits_for(store: Store, id_: str) -> int:
+    """For how many milliseconds a message still waits; of a queue without it, none."""
+    entry = store.queued(id_)
+    return 0 if entry is None else int(entry["due_at"]) - future(0)
+
+
+async def test_what_is_throttled_after_it_was_taken_goes_to_the_next_at_once(store: Store) -> None:
+    one, two = Vendor(), Vendor()
+    async with working(store, one, two):
+        id_ = accept(store)
+        await ended(store, id_)
+        no_room(store, id_)
+        await until(lambda: len(two.calls) == 1)
+        await ended(store, id_)
+        no_room(store, id_)
+        await until(lambda: store.queued(id_) is not None)
+        await until(lambda: waits_for(store, id_) > 50_000)  # all were asked: in a while
+    assert path(store, id_) == ["one", "two"]
+    assert whys(store, id_)[1] == ("failover from one (throttled: 30001)", [("one", "tried")])
+
+
+async def test_what_is_throttled_afterwards_waits_where_the_next_may_not_be_asked(
+    store: Store,
+) -> None:
+    one, two = Vendor(), Vendor(always(AccountRefused("x", code="20003")))
+    async with working(store, one, two):
+        other = accept(store, 2)
+        store.change("UPDATE queue SET route = 'two' WHERE message_id = ?", other)
+        await until(lambda: state(store, "two") == "open")
+        id_ = accept(store)
+        await ended(store, id_)
+        no_room(store, id_)
+        await until(lambda: waits_for(store, id_) > 50_000)
+    assert (path(store, id_), store.status(id_)) == (["one"], "queued")
 
 
 async def test_a_provider_that_fails_is_passed_over_at_no_cost(store: Store) -> None:

@@ -12,6 +12,7 @@ import pytest
 from gateway.store import pins
 from gateway.store.database import Database
 from tests.aws_servers import LoopbackAws, refusal
+from tests.families import Twilio
 from tests.running import OURS, Client, eventually, in_thread, twilio, variables
 from tests.vendors import LoopbackVendor, Reply
 
@@ -117,6 +118,25 @@ def test_one_is_down_the_other_takes_over_and_it_comes_back(
     database.close()
     assert (kinds[0], kinds[-1]) == ("opened", "closed")
     assert "half_open" in kinds
+
+
+def test_what_is_throttled_by_a_callback_goes_to_the_other_vendor(
+    url: str, tmp_path: Path, vendor: LoopbackVendor, aws: LoopbackAws
+) -> None:
+    stand_in = Twilio(vendor)
+    with in_thread(both(tmp_path, url, vendor, aws)) as client:
+        first = client.until(client.send(to=person(1), body="hello")["id"], "accepted")
+        (sent,) = stand_in.sent()
+        assert stand_in.overflowed(sent, first["provider_message_id"]).to(client).ok
+        eventually(lambda: aws.sent, "the text that AWS sends")
+        message = client.until(first["id"], "accepted")
+        assert attempts(message) == [
+            ("twilio", "failed", "throttled"),
+            ("aws_sns", "accepted", None),
+        ]
+        assert message["attempts"][1]["why"] == "failover from twilio (throttled: 30001)"
+        assert message["from"] == AWS_NUMBER
+    assert (vendor.count, len(aws.sent)) == (1, 1)
 
 
 def test_it_is_told_what_a_message_waits_for(

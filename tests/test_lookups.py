@@ -17,6 +17,7 @@ import pytest
 from gateway.domain import Status
 from gateway.errors import Ambiguous
 from gateway.lookups import LATER, STEPS
+from gateway.store.breakers import HURRY, Hurry
 from gateway.store.deliveries import Attempt
 from gateway.store.lookups import SETTLE, WANT, Found, Looked, Wanted
 from gateway.views import attempts_view
@@ -30,7 +31,7 @@ from tests.running import (
     twilio,
     variables,
 )
-from tests.stored import DAY, HOUR, PERSON as SOMEBODY, TENANT, Store, delivery, update
+from tests.stored import DAY, HOUR, PERSON as SOMEBODY, TENANT, Store, delivery, future, update
 from tests.twilio_messages import PERSON, SERVICE, TwilioMessages, when
 from tests.vendors import Fault, Reply, Request
 
@@ -291,6 +292,26 @@ def test_a_vendor_that_refuses_us_is_left_alone(
     assert len(vendor.asked) <= 3  # those that were due at the same moment
     assert {client.message(id_)["status"] for id_ in ids} == {"unknown"}
     assert PERSON not in caplog.text
+
+
+def test_nobody_asks_a_vendor_whose_breaker_is_open(
+    start: Callable[..., Client], vendor: TwilioMessages, store: Store
+) -> None:
+    client = start(LOOKUP_AFTER="1s", BREAKER_OPEN_FOR="1h")
+    vendor.plan.append(Fault.DROP_AFTER)
+    vendor.plan.append(Reply(status=401, body=b'{"code": 20003, "status": 401}'))
+    id_ = client.send(to=PERSON, body="hi")["id"]
+    client.until(id_, "unknown")
+    refused = client.send(to=SOMEBODY, body="hi")["id"]
+    eventually(lambda: client.message(refused)["waiting_for"] == "breaker", "the open breaker")
+    before = len(vendor.asked)
+    due = "SELECT finished_at FROM attempts WHERE message_id = ?"
+    eventually(lambda: store.value(due, id_) + 2_000 < future(0), "the time of several looks")
+    assert len(vendor.asked) == before
+    assert client.message(id_)["status"] == "unknown"
+    store.do(HURRY, Hurry(providers=("twilio",)))
+    assert settled(client, id_, "look_up")["status"] == "accepted"
+    assert len([text for text in vendor.sent if text.field("To") == PERSON]) == 1
 
 
 def test_where_it_is_switched_off_nobody_is_asked(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy.exc import OperationalError
 
+from gateway.store import database
 from gateway.store.database import Database
 from gateway.store.migrate import current, head, needed, upgrade
 from gateway.store.tables import Base
@@ -28,9 +32,9 @@ def empty_url(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -> s
 @pytest.fixture
 def empty(empty_url: str) -> Iterator[Database]:
     """The same, open."""
-    database = Database(empty_url)
-    yield database
-    database.close()
+    made = Database(empty_url)
+    yield made
+    made.close()
 
 
 def test_a_new_database_is_brought_up_to_date(empty: Database) -> None:
@@ -90,10 +94,10 @@ def test_every_table_names_its_tenant_and_every_foreign_key_goes_through_it() ->
 
 def upgrade_there(url: str, ready: Any) -> None:
     """What each of several processes does at its start."""
-    database = Database(url)
+    mine = Database(url)
     ready.wait()
-    assert upgrade(database) == head()
-    database.close()
+    assert upgrade(mine) == head()
+    mine.close()
 
 
 def test_processes_that_start_at_the_same_moment_migrate_once(empty_url: str) -> None:
@@ -105,10 +109,44 @@ def test_processes_that_start_at_the_same_moment_migrate_once(empty_url: str) ->
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    database = Database(empty_url)
-    assert not needed(database)
-    assert Store(database).value("SELECT COUNT(*) FROM alembic_version") == 1
-    database.close()
+    made = Database(empty_url)
+    assert not needed(made)
+    assert Store(made).value("SELECT COUNT(*) FROM alembic_version") == 1
+    made.close()
+
+
+def test_a_new_file_is_opened_by_many_at_the_same_moment(tmp_path: Path) -> None:
+    def opened(url: str, ready: Barrier) -> None:
+        new = Database(url)
+        ready.wait()
+        assert needed(new)
+        new.close()
+
+    for number in range(20):
+        ready = Barrier(8)
+        url = f"sqlite:///{tmp_path / str(number)}.db"
+        with ThreadPoolExecutor(8) as pool:
+            for ended in [pool.submit(opened, url, ready) for _ in range(8)]:
+                ended.result()
+
+
+def test_a_migration_waits_longer_for_its_turn_than_others_do(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "TIMEOUT", 0)
+    one, two = Database(sqlite_url), Database(sqlite_url)
+    with ThreadPoolExecutor(1) as pool:
+        with one.write() as tx:
+            tx.run("UPDATE alembic_version SET version_num = version_num")
+            waits = pool.submit(upgrade, two)
+            with pytest.raises(OperationalError, match="locked"), two.write():
+                pass
+            assert wait([waits], timeout=0.3).not_done
+        assert waits.result(30) == head()
+    with one.write(), pytest.raises(OperationalError, match="locked"), two.write():
+        pass  # and what comes after it has no more patience than before
+    one.close()
+    two.close()
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(empty: Database) -> None:

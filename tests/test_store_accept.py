@@ -12,9 +12,10 @@ import pytest
 from gateway.domain import Capabilities, Channel, Priority
 from gateway.outbound import Draft, Invalid, Outbound
 from gateway.routing import Route
-from gateway.store import queries
+from gateway.store import message_lists
 from gateway.store.accepts import ACCEPT
 from gateway.store.batcher import Batcher
+from gateway.store.message_lists import Asked
 from tests.stored import (
     CONNECTION,
     DAY,
@@ -251,7 +252,7 @@ def test_lists_are_of_one_tenant_newest_first(store: Store) -> None:
     mine = store.accept_all(*(new_message() for _ in range(3)))
     store.accept(tenant_id="other")
     with store.database.read() as tx:
-        found = queries.list_messages(tx, TENANT, {"status": "queued"}, None, 10)
-        older = queries.list_messages(tx, TENANT, {}, mine[2], 1)
+        found = message_lists.listed(tx, TENANT, Asked({"status": "queued"}), None, 10)
+        older = message_lists.listed(tx, TENANT, Asked(), mine[2], 1)
     assert [row["id"] for row in found] == mine[::-1]
     assert [row["id"] for row in older] == [mine[1]]

@@ -347,7 +347,7 @@ def test_pins_hold_until_their_time_and_the_newest_comes_first(store: Store) -> 
     assert pinned(store) == [("one", ""), ("two", "sms")]
     store.change("UPDATE provider_pins SET until = 1 WHERE provider = 'one'")
     assert pinned(store) == [("two", "sms")]
-    store.do(PRUNE, Kept(DAY, DAY))
+    store.do(PRUNE, Kept(DAY, DAY, DAY))
     assert switches(store) == ["pinned", "pinned", "pinned", "unpinned"]
     with store.database.write() as tx:
         assert pins.unpin(tx, "two", "email") == 0
@@ -357,10 +357,10 @@ def test_pins_hold_until_their_time_and_the_newest_comes_first(store: Store) -> 
 
 def test_switches_are_kept_for_a_while(store: Store) -> None:
     opened(store)
-    store.do(PRUNE, Kept(HOUR, HOUR))
+    store.do(PRUNE, Kept(HOUR, HOUR, HOUR))
     assert switches(store) == ["opened"]
     store.change("UPDATE provider_switches SET at = at - ?", 91 * DAY)
-    store.do(PRUNE, Kept(HOUR, HOUR))
+    store.do(PRUNE, Kept(HOUR, HOUR, HOUR))
     assert switches(store) == []
 
 

@@ -22,9 +22,7 @@ from tests.running import Client, Stream, eventually, following, in_thread, vari
 from tests.vendors import Fault
 
 FAMILIES = [setup.name for setup in WIRED]
-NOT_HEARD = {"aws_whatsapp"}  # what it posts is not read yet
-HEARD = [name for name in FAMILIES if name not in NOT_HEARD]
-REPORTING = [name for name in HEARD if STAND_INS[name]().reports]
+REPORTING = [name for name in FAMILIES if STAND_INS[name]().reports]
 SWITCHES = [
     (before, after)
     for before, after in permutations(FAMILIES, 2)
@@ -212,7 +210,7 @@ def test_a_lost_answer_is_unknown_and_never_sent_again(both: Scene) -> None:
     both.client.until(sent["id"], "unknown")
     other = both.send(to="+15550100002", body="another")
     both.client.until(other["id"], "accepted")
-    if both.family.provider not in NOT_HEARD and family.reports:
+    if family.reports:
         asked = next(one for one in family.sent() if one.body == "once")
         id_ = family.new_id()
         assert both.post(family.happened(Status.DELIVERED, asked, id_)) in (200, 204)
@@ -267,7 +265,7 @@ def test_refused_credentials_are_seen_in_the_health_and_lose_nothing(here: Scene
 # --- in, and back
 
 
-@every("both", HEARD)
+@every("both", FAMILIES)
 def test_what_a_person_writes_is_a_conversation_and_answered_from_where_it_came(
     both: Scene,
 ) -> None:
@@ -290,7 +288,7 @@ def test_what_a_person_writes_is_a_conversation_and_answered_from_where_it_came(
     assert {m["direction"] for m in history} == {"inbound", "outbound"}
 
 
-@every("both", HEARD)
+@every("both", FAMILIES)
 def test_the_same_webhook_twice_changes_nothing(both: Scene) -> None:
     post = both.family.said("hello", both.family.new_id())
     assert both.post(post) in (200, 204)
@@ -302,7 +300,7 @@ def test_the_same_webhook_twice_changes_nothing(both: Scene) -> None:
     assert [len(rows) for rows in before[:3]] == [1, 1, 1]
 
 
-@every("here", HEARD)
+@every("here", FAMILIES)
 def test_what_is_not_signed_is_refused_and_not_stored(here: Scene) -> None:
     family = here.family
     good = family.said("hello", family.new_id())
@@ -317,7 +315,7 @@ def test_what_is_not_signed_is_refused_and_not_stored(here: Scene) -> None:
     assert len(here.rows("SELECT * FROM messages")) == 1
 
 
-@every("here", HEARD)
+@every("here", FAMILIES)
 def test_a_long_text_stays_as_it_is_both_ways(here: Scene) -> None:
     assert 500 < len(LONG) <= len(LONG.encode()) <= 1600
     _, asked = here.accepted(body=LONG)

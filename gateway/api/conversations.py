@@ -16,7 +16,7 @@ from gateway.api.messages import (
     thread_of,
 )
 from gateway.api.operation import PAGE, Operation
-from gateway.api.problems import not_found, unprocessable
+from gateway.api.problems import Problem, not_found, unprocessable
 from gateway.api.reading import (
     answer,
     cursor_for,
@@ -25,13 +25,15 @@ from gateway.api.reading import (
     id_of,
     is_id,
     limit_of,
+    one_of,
     validate,
 )
 from gateway.api.schemas import Reply
-from gateway.store import queries
+from gateway.store import conversation_lists, queries
 from gateway.store.accepts import Accepted
 from gateway.store.edits import READ_CONVERSATION, Named
 from gateway.store.keys import Identity
+from gateway.store.message_lists import Asked
 from gateway.views import conversation_view
 
 MOST = 2**63 - 1
@@ -50,11 +52,13 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
         ):
             raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
         before = (cursor[0], cursor[1])
-    filters = filters_of(request, queries.CONVERSATION_FILTERS)
-    if "address" in filters:
-        filters["address"] = context.outbound.as_stored(filters["address"])
+    filters = filters_of(request, conversation_lists.FILTERS)
+    one_of(filters, "unread", ("true", "false"))
+    for name in {"address", "our_address"} & filters.keys():
+        filters[name] = context.outbound.as_stored(filters[name])
+    asked = conversation_lists.conditions(identity.tenant_id, filters)
     rows = await context.reader.call(
-        queries.list_conversations, identity.tenant_id, filters, before, limit + 1
+        conversation_lists.listed, identity.tenant_id, asked, before, limit + 1
     )
     page = rows[:limit]
     following = None
@@ -77,7 +81,8 @@ async def messages(request: Request, context: Context, identity: Identity) -> Re
     id_ = id_of(request, "conversation")
     if await context.reader.call(queries.conversation, identity.tenant_id, id_) is None:
         raise not_found("conversation")
-    return await listed(request, context, identity, {"conversation_id": id_})
+    filters_of(request)
+    return await listed(request, context, identity, Asked({"conversation_id": id_}))
 
 
 async def reply(request: Request, context: Context, identity: Identity) -> Response:
@@ -96,11 +101,30 @@ async def reply(request: Request, context: Context, identity: Identity) -> Respo
 
 
 async def read(request: Request, context: Context, identity: Identity) -> Response:
-    """Marks all that the person wrote as read."""
+    """Marks all that the person wrote as read; at the vendor, too, where it can: there the newest
+    message stands for those before it."""
     id_ = id_of(request, "conversation")
+    newest = await context.reader.call(queries.newest_inbound, identity.tenant_id, id_)
     if not await context.batcher.submit(READ_CONVERSATION, Named(identity.tenant_id, id_)):
         raise not_found("conversation")
+    if newest is not None and newest["read_at"] is None:
+        context.gestures.show(newest)
     return await show(request, context, identity)
+
+
+async def typing(request: Request, context: Context, identity: Identity) -> Response:
+    """Shows the person that an answer is being written."""
+    id_ = id_of(request, "conversation")
+    row = await context.reader.call(queries.conversation, identity.tenant_id, id_)
+    if row is None:
+        raise not_found("conversation")
+    newest = await context.reader.call(queries.newest_inbound, identity.tenant_id, id_)
+    if newest is None:
+        raise Problem(409, "The person has written nothing yet: there is nobody to show it to.")
+    if not context.gestures.can(newest, typing=True):
+        raise Problem(409, f"Nobody here can show it on {row['channel']} for this conversation.")
+    context.gestures.show(newest, typing=True)
+    return answer(conversation_view(row), 202)
 
 
 OPERATIONS = (
@@ -110,7 +134,7 @@ OPERATIONS = (
         handler=index,
         summary="List conversations, the one last written in first",
         answer="ConversationList",
-        query=("channel", "status", "address", *PAGE),
+        query=(*conversation_lists.FILTERS, *PAGE),
         errors=(422,),
         tag="Conversations",
     ),
@@ -152,6 +176,16 @@ OPERATIONS = (
         summary="Mark all that the person wrote as read",
         answer="Conversation",
         errors=(404,),
+        tag="Conversations",
+    ),
+    Operation(
+        method="POST",
+        path="/api/conversations/{id}/typing",
+        handler=typing,
+        summary="Show the person that an answer is being written",
+        answer="Conversation",
+        status=202,
+        errors=(404, 409),
         tag="Conversations",
     ),
 )

@@ -24,6 +24,7 @@ from gateway.api.reading import (
     is_id,
     json_of,
     limit_of,
+    moment_of,
     validate,
 )
 from gateway.api.schemas import Content, NewMessage, Reschedule
@@ -32,13 +33,15 @@ from gateway.domain import Channel, MessageType
 from gateway.explain import NOTHING, waiting
 from gateway.outbound import FARTHEST, Draft, Invalid, Thread
 from gateway.status import WAITING
-from gateway.store import queries
+from gateway.store import message_lists, queries
 from gateway.store.accepts import Accepted, IdempotencyKey
 from gateway.store.edits import CANCEL, READ_MESSAGE, RESCHEDULE, Moved, Named
 from gateway.store.keys import Identity
+from gateway.store.message_lists import Asked
 from gateway.views import attempts_view, message_view
 
 ROUTE = "POST /api/messages"
+FILTERS = (*message_lists.EQUAL, "created_after", "created_before")
 
 
 async def create(request: Request, context: Context, identity: Identity) -> Response:
@@ -170,32 +173,37 @@ async def show(request: Request, context: Context, identity: Identity) -> Respon
     row = await context.reader.call(queries.message, identity.tenant_id, id_)
     if row is None:
         raise not_found("message")
+    return answer(await shown(row, context, identity))
+
+
+async def shown(row: queries.Row, context: Context, identity: Identity) -> dict[str, Any]:
+    """A message with its attempts, and what it waits for."""
+    id_ = row["id"]
     attempts = await context.reader.call(queries.attempts_of, identity.tenant_id, id_)
     waits = NOTHING
     if row["status"] in WAITING:
         place = await context.reader.call(queries.place_of, identity.tenant_id, id_)
         waits = waiting(place, row, attempts, context.board)
-    return answer({**message_view(row), "attempts": attempts_view(attempts), **waits})
+    return {**message_view(row), "attempts": attempts_view(attempts), **waits}
 
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Messages, newest first."""
-    filters = filters_of(request, queries.MESSAGE_FILTERS)
+    filters = filters_of(request, FILTERS)
     for name in {"to", "from"} & filters.keys():
         filters[name] = context.outbound.as_stored(filters[name])
-    return await listed(request, context, identity, filters)
+    after, before = moment_of(filters, "created_after"), moment_of(filters, "created_before")
+    return await listed(request, context, identity, Asked(filters, after, before))
 
 
-async def listed(
-    request: Request, context: Context, identity: Identity, filters: dict[str, str]
-) -> Response:
+async def listed(request: Request, context: Context, identity: Identity, asked: Asked) -> Response:
     """A page of messages."""
     limit, cursor = limit_of(request), cursor_of(request)
     if cursor is not None and not (len(cursor) == 1 and is_id(cursor[0])):
         raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
-    before = cursor[0] if cursor else None
+    older = cursor[0] if cursor else None
     rows = await context.reader.call(
-        queries.list_messages, identity.tenant_id, filters, before, limit + 1
+        message_lists.listed, identity.tenant_id, asked, older, limit + 1
     )
     page = rows[:limit]
     following = cursor_for(page[-1]["id"]) if len(rows) > limit else None
@@ -243,14 +251,17 @@ def _moved(wanted: Reschedule, context: Context, identity: Identity, id_: str) -
 
 
 async def read(request: Request, context: Context, identity: Identity) -> Response:
-    """Marks an inbound message as read."""
+    """Marks an inbound message as read; at the vendor, too, where it can."""
     id_ = id_of(request, "message")
+    before = await context.reader.call(queries.message, identity.tenant_id, id_)
     done = await context.batcher.submit(READ_MESSAGE, Named(identity.tenant_id, id_))
     row = await context.reader.call(queries.message, identity.tenant_id, id_)
     if row is None:
         raise not_found("message")
     if not done:
         raise Problem(409, "Only an inbound message can be marked as read.")
+    if before is not None and before["read_at"] is None:
+        context.gestures.show(row)
     return answer(message_view(row))
 
 
@@ -272,16 +283,7 @@ OPERATIONS = (
         handler=index,
         summary="List messages, newest first",
         answer="MessageList",
-        query=(
-            "status",
-            "channel",
-            "direction",
-            "to",
-            "from",
-            "conversation_id",
-            "provider_message_id",
-            *PAGE,
-        ),
+        query=(*FILTERS, *PAGE),
         errors=(422,),
     ),
     Operation(

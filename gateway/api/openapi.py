@@ -19,6 +19,12 @@ from gateway.opt_outs import State
 
 PARAMETERS: dict[str, Any] = {
     "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
+    "since": {"type": "string", "format": "date-time"},
+    "until": {"type": "string", "format": "date-time"},
+    "interval": {"type": "string", "enum": ["hour", "day"], "default": "day"},
+    "unread": {"type": "string", "enum": ["true", "false"]},
+    "created_after": {"type": "string", "format": "date-time"},
+    "created_before": {"type": "string", "format": "date-time"},
     "limit": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
     "after": {"type": "integer", "minimum": 0},
     "Idempotency-Key": {
@@ -80,8 +86,17 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.body is not None:
         content = {"application/json": {"schema": ref(operation.body.__name__)}}
-        told["requestBody"] = {"required": True, "content": content}
+        told["requestBody"] = {"required": not operation.bare, "content": content}
+    if operation.takes:
+        told["requestBody"] = {"required": True, "content": _file_in(operation.takes)}
     return told
+
+
+def _file_in(kinds: tuple[str, ...]) -> dict[str, Any]:
+    """A file as a body, or as the part of a form."""
+    binary = {"type": "string", "format": "binary"}
+    form = object_of({"file": binary})
+    return {kind: {"schema": form if kind.startswith("multipart/") else binary} for kind in kinds}
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
@@ -95,6 +110,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
+    if not operation.answer:
+        return {str(operation.status): {"description": "Done"}} | _problems(operation)
     if "/" in operation.answer:
         content: dict[str, Any] = {operation.answer: {}}
         if operation.answer == "application/octet-stream":
@@ -104,15 +121,19 @@ def _responses(operation: Operation) -> dict[str, Any]:
     done: dict[str, Any] = {"description": "Done", "content": content}
     if operation.status == 101:
         done = {"description": "WebSocket frames follow: each is an event, as JSON text"}
+    if operation.status == 201:
+        done["headers"] = {"Location": {"schema": TEXT}}
     if operation.status == 202:
         done["headers"] = {
             "Location": {"schema": TEXT},
             "Idempotency-Replayed": {"schema": {"type": "string", "enum": ["true"]}},
         }
-    told: dict[str, Any] = {str(operation.status): done}
-    for status in sorted({401, 503, *operation.errors}):
-        told[str(status)] = _problem(status)
-    return told
+    also = {str(status): {"description": text} for status, text in operation.also}
+    return {str(operation.status): done} | also | _problems(operation)
+
+
+def _problems(operation: Operation) -> dict[str, Any]:
+    return {str(status): _problem(status) for status in sorted({401, 503, *operation.errors})}
 
 
 def _problem(status: int) -> dict[str, Any]:

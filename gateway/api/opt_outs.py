@@ -104,6 +104,7 @@ async def lift(request: Request, context: Context, identity: Identity) -> Respon
 async def history(request: Request, context: Context, identity: Identity) -> Response:
     """Every word about a person, the newest first."""
     channel, address = _known(request, context)
+    filters_of(request)
     limit, cursor = limit_of(request), cursor_of(request)
     if cursor is not None and not (len(cursor) == 1 and is_id(cursor[0])):
         raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
@@ -169,6 +170,7 @@ OPERATIONS = (
         summary="Block a person on a channel, for every provider",
         answer="OptOut",
         body=OptOutReason,
+        bare=True,
         errors=(400, 404, 408, 413, 415, 422),
         tag="Opt-outs",
     ),

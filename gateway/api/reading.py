@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,7 +16,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.auth import header
+from gateway.api.operation import PAGE
 from gateway.api.problems import Problem, not_found, unprocessable
+from gateway.api.schemas import DATE_TIME, in_utc
+from gateway.clock import to_ms
 from gateway.patience import discard, within
 
 M = TypeVar("M", bound=BaseModel)
@@ -24,6 +28,7 @@ DEPTH = 64
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 ID = re.compile(r"[a-z]{1,16}_[0-9A-Za-z]{1,64}")
 LIMIT_DEFAULT, LIMIT_MOST = 50, 200
+BARE_OFFSET = re.compile(r" (\d\d:\d\d)$")  # a + of a query comes as a space
 LENGTH = re.compile(r"[0-9]{1,18}")  # of a body; more digits are more than any bound
 
 
@@ -125,9 +130,9 @@ def validate(model: type[M], value: Any) -> M:
         ) from None
 
 
-def id_of(request: Request, what: str) -> str:
+def id_of(request: Request, what: str, name: str = "id") -> str:
     """The id of a path; 404 for what none of ours looks like."""
-    text = str(request.path_params["id"])
+    text = str(request.path_params[name])
     if not is_id(text):
         raise not_found(what)
     return text
@@ -165,13 +170,43 @@ def cursor_for(*parts: Any) -> str:
     return base64.urlsafe_b64encode(to_json(list(parts))).decode().rstrip("=")
 
 
-def filters_of(request: Request, names: Iterable[str]) -> dict[str, str]:
-    """The query's parameters of these names, fit to be compared with stored text."""
-    given = {name: request.query_params[name] for name in names if name in request.query_params}
+def filters_of(request: Request, names: Iterable[str] = ()) -> dict[str, str]:
+    """The query's parameters of these names, fit to be compared with stored text; a name that
+    this list does not know would else give everything."""
+    known = tuple(names)
+    given = dict(request.query_params)
+    unknown = [name for name in given if name not in known and name not in PAGE]
+    if unknown:
+        fix = f"is no filter here; known are {', '.join((*known, *PAGE))}"
+        raise unprocessable((name[:64], fix) for name in unknown[:5])
     for name, text in given.items():
         if UNSTORABLE.search(text):
             raise unprocessable([(name, "must not hold NUL or half of a surrogate pair")])
-    return given
+    return {name: text for name, text in given.items() if name not in PAGE}
+
+
+def moment_of(filters: dict[str, str], name: str) -> int | None:
+    """A filter that is a moment, taken out of the others; in milliseconds."""
+    text = filters.pop(name, None)
+    if text is None:
+        return None
+    text = BARE_OFFSET.sub(r"+\1", text)
+    try:
+        if DATE_TIME.fullmatch(text) is None:
+            raise ValueError
+        when = datetime.fromisoformat(text.upper())
+        return to_ms(in_utc(when, None))
+    except ValueError:
+        raise unprocessable(
+            [(name, "must be a date and a time with an offset, such as 2030-01-31T09:00:00Z")]
+        ) from None
+
+
+def one_of(filters: Mapping[str, str], name: str, words: Iterable[str]) -> None:
+    """Checks a filter that is one of a few words."""
+    known = tuple(words)
+    if name in filters and filters[name] not in known:
+        raise unprocessable([(name, f"must be {' or '.join(known)}")])
 
 
 class Json(Response):

@@ -6,19 +6,28 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from gateway.api import (
+    analytics,
+    conversation_edits,
     conversations,
     events,
     health,
     media,
     messages,
     metrics,
+    notes,
     opt_outs,
+    retries,
+    sms,
     sockets,
 )
 from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
-RESOURCES = (messages, conversations, opt_outs, events, sockets, media, health, metrics)
+RESOURCES = (
+    *(messages, retries, sms, analytics),
+    *(conversations, conversation_edits, notes, opt_outs),
+    *(events, sockets, media, health, metrics),
+)
 OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource.OPERATIONS)
 
 

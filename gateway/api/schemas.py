@@ -225,6 +225,20 @@ class Reschedule(BaseModel):
     _in_utc = field_validator("send_at", "expires_at")(placed)
 
 
+class Retry(BaseModel):
+    """`POST /api/messages/{id}/retry`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    timezone: Zone = None
+    expires_at: Moment = None
+    even_if_sent: bool = Field(
+        default=False, description="Also if it may have been sent: they may get it twice."
+    )
+
+    _in_utc = field_validator("expires_at")(placed)
+
+
 class OptOutReason(BaseModel):
     """`PUT /api/opt-outs/{channel}/{address}`."""
 
@@ -233,3 +247,64 @@ class OptOutReason(BaseModel):
     reason: str | None = Field(
         default=None, max_length=200, description="Kept as proof, such as how they said so."
     )
+
+
+class Assignment(BaseModel):
+    """`POST /api/conversations/{id}/assign`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    assignee: Annotated[
+        str | None,
+        Field(min_length=1, max_length=100, description="Yours, such as a user id; null: nobody."),
+    ]
+
+
+def _a_label(value: str) -> str:
+    value = value.strip()
+    if not value or not value.isprintable() or "/" in value or value in (".", ".."):
+        raise ValueError("must have 1 to 50 printable characters and no /")
+    return value
+
+
+LABEL_MOST = 50  # characters
+LabelText = Annotated[str, Field(max_length=LABEL_MOST), AfterValidator(_a_label)]
+
+
+class Label(BaseModel):
+    """`POST /api/conversations/{id}/labels`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: LabelText
+
+
+class Labels(BaseModel):
+    """`PUT /api/conversations/{id}/labels`: all of them, in place of those that there are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    labels: list[LabelText] = Field(max_length=50)
+
+
+class ConversationChange(BaseModel):
+    """`PATCH /api/conversations/{id}`: what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="What we call the person; null: what they call themselves.",
+    )
+    metadata: dict[str, Any] = Field(default_factory=dict, max_length=50)
+
+
+class NewNote(BaseModel):
+    """`POST /api/conversations/{id}/notes`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    body: str = Field(min_length=1, max_length=10_000)
+    author: str | None = Field(default=None, min_length=1, max_length=100)

@@ -98,6 +98,7 @@ ATTEMPT = object_of(
         "from": MAYBE,
         "status": enum_of(Status),
         "provider_message_id": MAYBE,
+        "network_id": MAYBE,
         "error": error_of("class", "code", "message"),
         "why": TEXT,
         "passed_over": {
@@ -121,7 +122,9 @@ CONVERSATION = object_of(
         "address": TEXT,
         "our_address": MAYBE,
         "name": MAYBE,
-        "status": TEXT,
+        "status": {"type": "string", "enum": ["open", "closed"]},
+        "assignee": MAYBE,
+        "labels": {"type": "array", "items": TEXT},
         "unread_count": {"type": "integer"},
         "last_message_at": TIME,
         "last_inbound_at": TIME,

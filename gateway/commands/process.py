@@ -100,7 +100,7 @@ def store(env: Environment, *, current: bool = True) -> Iterator[Database]:
     from gateway.store.database import Database
 
     check_store(env)
-    database = Database(env.settings.store_url)
+    database = Database(env.settings.store_url, retry=env.settings.retry)
     try:
         with readable(database):
             if current and migrate.needed(database):

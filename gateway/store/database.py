@@ -6,6 +6,8 @@ code path. A transaction collects what it has to say in the feed and says it las
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from gateway.routing import Retry
 from gateway.store import tables
 from gateway.store.rows import insert
 from gateway.store.tx import Tx
@@ -23,6 +27,7 @@ FEED_LOCK = 0x6D736777  # PostgreSQL's advisory lock around the feed's numbers
 MIGRATION_LOCK = FEED_LOCK + 1
 CHANNEL = "gateway"  # of LISTEN and NOTIFY
 TIMEOUT = 5  # seconds, of everything that waits for the database
+STARTING = 60  # seconds that a start waits for others that start
 
 
 class Again(Exception):
@@ -32,11 +37,13 @@ class Again(Exception):
 class Database:
     """Connections to one database. `write` gives one transaction at a time on SQLite."""
 
-    def __init__(self, url: str, *, readers: int = 4) -> None:
+    def __init__(self, url: str, *, readers: int = 4, retry: Retry | None = None) -> None:
         self.url = make_url(url)
+        self._retry = retry or Retry()
         self.dialect = self.url.get_backend_name()
         if self.dialect not in ("sqlite", "postgresql"):
             raise ValueError("DATABASE_URL must be a SQLite or a PostgreSQL URL")
+        self._forgotten = 0  # how often
         self._writer = self._engine(2)
         self._reader = self._engine(readers, isolation_level="REPEATABLE READ")
         if self.sqlite:
@@ -54,6 +61,21 @@ class Database:
         return Path(self.url.database) if self.sqlite and self.url.database else None
 
     def _engine(self, size: int, **postgres: Any) -> Engine:
+        engine = self._pooled(size, **postgres)
+        event.listen(engine, "connect", self._known)
+        event.listen(engine, "checkout", self._current)
+        return engine
+
+    def _known(self, _: Any, entry: ConnectionPoolEntry) -> None:
+        entry.info["forgotten"] = self._forgotten
+
+    def _current(self, _: Any, entry: ConnectionPoolEntry, __: Any) -> None:
+        """Has a connection that was forgotten closed and replaced, when it is wanted again: to
+        close it at once could only be done to those that nobody uses at the moment."""
+        if entry.info.get("forgotten") != self._forgotten:
+            raise DisconnectionError
+
+    def _pooled(self, size: int, **postgres: Any) -> Engine:
         if self.sqlite:
             engine = create_engine(
                 self.url,
@@ -89,6 +111,25 @@ class Database:
             finish(tx)
 
     @contextmanager
+    def migrate(self) -> Iterator[Tx]:
+        """A transaction that writes, and waits longer for whoever migrates at the same moment."""
+        with self._writer.connect() as connection:
+            raw = connection.connection.driver_connection
+            if self.sqlite and raw is not None:
+                raw.execute(f"PRAGMA busy_timeout={STARTING * 1000}")
+            try:
+                with connection.begin():
+                    tx = self._tx(connection)
+                    if tx.postgres:
+                        tx.run("SET LOCAL statement_timeout = 0")
+                        tx.run("SET LOCAL lock_timeout = 0")
+                        tx.run("SELECT pg_advisory_xact_lock(?)", (MIGRATION_LOCK,))
+                    yield tx
+                    finish(tx)
+            finally:
+                connection.invalidate()  # so that nobody else has its patience
+
+    @contextmanager
     def read(self) -> Iterator[Tx]:
         """A transaction that only reads; all its statements see the same moment."""
         with self._reader.connect() as connection, connection.begin():
@@ -103,18 +144,18 @@ class Database:
         return self._tx(connection)
 
     def _tx(self, connection: Connection) -> Tx:
-        tx = Tx(connection, self.dialect, 0)
+        tx = Tx(connection, self.dialect, 0, retry=self._retry)
         tx.now = int(tx.run(NOW[self.dialect]).scalar())
         return tx
 
     def forget(self) -> None:
-        """Drops pooled connections, after the database was away."""
-        self._writer.dispose()
-        self._reader.dispose()
+        """Uses no connection again that there is now, after the database was away."""
+        self._forgotten += 1
 
     def close(self) -> None:
         """Closes every connection."""
-        self.forget()
+        self._writer.dispose()
+        self._reader.dispose()
 
 
 NOW = {
@@ -139,10 +180,10 @@ def postgres_arguments() -> dict[str, Any]:
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions are begun by us, not guessed by the driver
+    connection.execute(f"PRAGMA busy_timeout={TIMEOUT * 1000}")
+    _write_ahead(connection)
     for pragma in (
-        "journal_mode=WAL",
         "synchronous=FULL",
-        f"busy_timeout={TIMEOUT * 1000}",
         "foreign_keys=ON",
         "temp_store=MEMORY",
         "cache_size=-32768",
@@ -150,6 +191,21 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
         "journal_size_limit=67108864",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: Any) -> None:
+    """Changing a new file's journal takes the file for oneself. Of several that try at the same
+    moment all but one are refused, at once: no time-out waits for that ("The busy handler is not
+    always invoked", `sqlite3_busy_handler`)."""
+    until = time.monotonic() + STARTING
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def _begin_immediate(connection: Connection) -> None:

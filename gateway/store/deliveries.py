@@ -118,6 +118,7 @@ def new_attempt(tx: Tx, item: Attempt, number: int) -> dict[str, Any]:
         rank=RANKS[Status.SENDING],
         lease_token=item.due.token,
         why=item.why,
+        route=item.due.route if "," in item.due.route else None,
         started_at=tx.now,
     )
     return row
@@ -227,7 +228,8 @@ def _refuse(tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome) -> N
 
 
 def _next(tx: Tx, thread: Thread, item: Outcome) -> None:
-    made = len(thread.attempts)
+    # Since somebody asked for it again, if somebody did: then the chain has a fresh start.
+    made = thread.entry["attempts"] if thread.entry is not None else len(thread.attempts)
     ends = isinstance(item.error, Rejected) or thread.message["ended_as"] is not None
     if item.retry_in is None or ends or thread.taken:
         thread.dequeue()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import inspect
 
-from gateway.store.database import MIGRATION_LOCK, Database
+from gateway.store.database import Database
 
 SCRIPTS = Path(__file__).parent / "migrations"
 
@@ -44,11 +44,7 @@ def upgrade(database: Database) -> str:
 
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS))
-    with database.write() as tx:
-        if tx.postgres:
-            tx.run("SET LOCAL statement_timeout = 0")
-            tx.run("SET LOCAL lock_timeout = 0")
-            tx.run("SELECT pg_advisory_xact_lock(?)", (MIGRATION_LOCK,))
+    with database.migrate() as tx:
         config.attributes["connection"] = tx.connection
         command.upgrade(config, "head")
     log.info("the database stands at revision %s", head())

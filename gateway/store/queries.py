@@ -1,26 +1,16 @@
-"""What the API reads: lists by cursor, and single things. Always of one tenant."""
+"""What the API reads of single things. Always of one tenant."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Table
 
+from gateway.store.rows import select
 from gateway.store.tables import attempts, conversations, idempotency, messages
 from gateway.store.tx import Tx
 from gateway.store.vendor_tables import media
-
-MESSAGE_FILTERS = {
-    "status": "status",
-    "channel": "channel",
-    "direction": "direction",
-    "to": "to_address",
-    "from": "from_address",
-    "conversation_id": "conversation_id",
-    "provider_message_id": "provider_message_id",
-}
-CONVERSATION_FILTERS = {"channel": "channel", "status": "status", "address": "address"}
 
 Row = dict[str, Any]
 
@@ -37,6 +27,26 @@ def message(tx: Tx, tenant_id: str, id_: str) -> Row | None:
     return rows[0] if rows else None
 
 
+def newest_inbound(tx: Tx, tenant_id: str, conversation_id: str) -> Row | None:
+    """What the person of a conversation said last."""
+    where = (
+        "tenant_id = ? AND conversation_id = ? AND direction = 'inbound' ORDER BY id DESC LIMIT 1"
+    )
+    rows = _rows(tx, messages, where, (tenant_id, conversation_id))
+    return rows[0] if rows else None
+
+
+def message_of_provider(
+    tx: Tx, tenant_id: str, channel: str, provider_message_id: str
+) -> Row | None:
+    """The message that a provider calls so; the newest, if several do."""
+    # SQLite believes that a tenant has ten messages, and would read them all; so it may not use an
+    # index that begins with the tenant.
+    where = "provider_message_id = ? AND tenant_id || '' = ? AND channel = ?"
+    rows = _rows(tx, messages, where, (provider_message_id, tenant_id, channel))
+    return max(rows, key=lambda row: str(row["id"]), default=None)
+
+
 def attempts_of(tx: Tx, tenant_id: str, message_id: str) -> list[Row]:
     """The attempts of a message, in order."""
     where = "tenant_id = ? AND message_id = ? ORDER BY number"
@@ -49,22 +59,12 @@ def place_of(tx: Tx, tenant_id: str, message_id: str) -> Row | None:
         "SELECT q.route, q.due_at, q.lease_until, q.quarantined, EXISTS ("
         "SELECT 1 FROM queue AS e WHERE e.tenant_id = q.tenant_id "
         "AND e.conversation_id = q.conversation_id AND e.lane = q.lane "
-        "AND e.message_id < q.message_id AND e.quarantined = 0 "
-        "AND (e.lease_until > 0 OR e.attempts > 0 OR e.due_at <= ?)) AS behind "
+        "AND e.message_id <> q.message_id AND (e.lease_until > 0 OR (e.message_id < q.message_id "
+        "AND e.quarantined = 0 AND (e.attempts > 0 OR e.due_at <= ?)))) AS behind "
         "FROM queue AS q WHERE q.tenant_id = ? AND q.message_id = ?",
         (tx.now, tenant_id, message_id),
     ).fetchone()
     return dict(found._mapping) if found is not None else None
-
-
-def list_messages(
-    tx: Tx, tenant_id: str, filters: Mapping[str, str], before: str | None, limit: int
-) -> list[Row]:
-    """Messages, newest first."""
-    where, values = _where(tenant_id, filters, MESSAGE_FILTERS)
-    if before is not None:
-        where, values = f"{where} AND id < ?", [*values, before]
-    return _rows(tx, messages, f"{where} ORDER BY id DESC LIMIT ?", [*values, limit])
 
 
 def conversation(tx: Tx, tenant_id: str, id_: str) -> Row | None:
@@ -83,20 +83,23 @@ def last_email(tx: Tx, tenant_id: str, conversation_id: str) -> Row | None:
     return dict(found._mapping) if found is not None else None
 
 
-def list_conversations(
-    tx: Tx, tenant_id: str, filters: Mapping[str, str], before: tuple[int, str] | None, limit: int
-) -> list[Row]:
-    """Conversations, the one last written in first."""
-    where, values = _where(tenant_id, filters, CONVERSATION_FILTERS)
-    if before is not None:
-        where, values = f"{where} AND (last_message_at, id) < (?, ?)", [*values, *before]
-    order = "ORDER BY last_message_at DESC, id DESC LIMIT ?"
-    return _rows(tx, conversations, f"{where} {order}", [*values, limit])
-
-
 def media_file(tx: Tx, tenant_id: str, id_: str) -> Row | None:
-    """One inbound file."""
+    """One file."""
     rows = _rows(tx, media, "tenant_id = ? AND id = ?", (tenant_id, id_))
+    return rows[0] if rows else None
+
+
+def media_files(tx: Tx, tenant_id: str, ids: Sequence[str]) -> dict[str, Row]:
+    """Some files of a tenant, by their ids."""
+    if not ids:
+        return {}
+    where = f"tenant_id = ? AND id IN ({', '.join('?' * len(ids))})"
+    return {row["id"]: row for row in _rows(tx, media, where, (tenant_id, *ids))}
+
+
+def linked_file(tx: Tx, id_: str) -> Row | None:
+    """One file of whomever: its link proves that they gave it out. Ids are unique in all."""
+    rows = _rows(tx, media, "id = ?", (id_,))
     return rows[0] if rows else None
 
 
@@ -107,11 +110,9 @@ def earlier_answer(tx: Tx, tenant_id: str, route: str, key: str) -> Row | None:
     return rows[0] if rows else None
 
 
-def _where(
-    tenant_id: str, filters: Mapping[str, str], known: Mapping[str, str]
-) -> tuple[str, list[Any]]:
-    parts, values = ["tenant_id = ?"], [tenant_id]
-    for name, value in filters.items():
-        parts.append(f"{known[name]} = ?")
-        values.append(value)
-    return " AND ".join(parts), values
+def earlier_answers(tx: Tx, tenant_id: str, route: str, keys: Sequence[str]) -> list[Row]:
+    """The first answers to some idempotency keys, as far as they are kept."""
+    columns = ("key", "body_hash", "response", "expires_at")
+    wanted = [(tenant_id, route, key) for key in keys]
+    found = select(tx, idempotency, ("tenant_id", "route", "key"), wanted, columns)
+    return [dict(row._mapping) for row in found if row.expires_at > tx.now]

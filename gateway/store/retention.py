@@ -1,4 +1,5 @@
-"""What is not kept for ever: events, raw requests, keys, switches. A bounded piece a turn."""
+"""What is not kept for ever: events, raw requests, keys, switches, and the words of vendors that
+belong to no attempt of ours. A bounded piece a turn."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ class Kept:
 
     events: int
     inbox: int
+    loose: int  # receipts of nobody's; an attempt that they are about may still become known
 
 
 def prune(tx: Tx, items: Sequence[Kept]) -> Sequence[int | Exception]:
@@ -31,12 +33,19 @@ def _prune(tx: Tx, item: Kept) -> int:
     for name, key, column, before in (
         ("events", "id", "created_at", tx.now - item.events),
         ("inbox", "id", "received_at", tx.now - item.inbox),
+        ("notices", "id", "received_at", tx.now - item.inbox),
         ("provider_switches", "id", "at", tx.now - SWITCHES),
     ):
         gone += tx.run(
             f"DELETE FROM {name} WHERE {key} IN "
             f"(SELECT {key} FROM {name} WHERE {column} < ? ORDER BY {column} LIMIT {PIECE})",
             (before,),
+        ).rowcount
+    for verdict in ("parked", "foreign"):  # each by an index of its own
+        gone += tx.run(
+            f"DELETE FROM receipts WHERE id IN (SELECT id FROM receipts "
+            f"WHERE verdict = '{verdict}' AND received_at < ? LIMIT {PIECE})",
+            (tx.now - item.loose,),
         ).rowcount
     gone += tx.run(
         "DELETE FROM idempotency WHERE (tenant_id, route, key) IN (SELECT tenant_id, route, key "

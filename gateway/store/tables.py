@@ -55,6 +55,12 @@ def _maybe_time(**more: Any) -> Any:
     return Field(default=None, sa_type=BigInteger, nullable=True, **more)
 
 
+def _part(name: str, only: str, *columns: str, unique: bool = False) -> Index:
+    """An index over some of the rows."""
+    where = text(only)
+    return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
 class ConversationRow(Base, table=True):
     """One thread between one of our addresses, or pools, and one person."""
 
@@ -62,14 +68,18 @@ class ConversationRow(Base, table=True):
     __table_args__ = (
         UniqueConstraint("tenant_id", "channel", "our_key", "address"),
         Index("ix_conversations_recent", "tenant_id", "last_message_at", "id"),
-        Index(
+        _part(
             "ix_conversations_person",
+            "channel IN ('whatsapp', 'rcs')",
             "tenant_id",
             "channel",
             "address",
-            sqlite_where=text("channel IN ('whatsapp', 'rcs')"),
-            postgresql_where=text("channel IN ('whatsapp', 'rcs')"),
         ),
+        Index("ix_conversations_address", "tenant_id", "address", "id"),
+        Index("ix_conversations_ours", "tenant_id", "our_address", "id"),
+        Index("ix_conversations_status", "tenant_id", "status", "id"),
+        _part("ix_conversations_assignee", "assignee IS NOT NULL", "tenant_id", "assignee", "id"),
+        _part("ix_conversations_unread", "unread_count > 0", "tenant_id", "id"),
     )
     tenant_id: str = _key()
     id: str = _key()
@@ -77,8 +87,11 @@ class ConversationRow(Base, table=True):
     our_key: str = _text()  # pool or address: the identity
     our_address: str | None = _maybe_text()  # the address last written to, or from
     address: str = _text()
-    name: str | None = _maybe_text()
+    name: str | None = _maybe_text()  # what the person calls themselves
+    own_name: str | None = _maybe_text()  # what we call them, if we do
     status: str = _text(default="open")
+    assignee: str | None = _maybe_text()
+    labels: str | None = _maybe_text()  # JSON; none: null
     unread_count: int = Field(default=0, sa_type=Integer)
     last_message_at: int = _time()
     last_inbound_at: int | None = _maybe_time()
@@ -117,6 +130,11 @@ class MessageRow(Base, table=True):
         UniqueConstraint("connection", "dedupe_key"),
         Index("ix_messages_conversation", "tenant_id", "conversation_id", "id"),
         Index("ix_messages_provider_message", "provider_message_id"),
+        Index("ix_messages_status", "tenant_id", "status", "id"),
+        Index("ix_messages_to", "tenant_id", "to_address", "id"),
+        Index("ix_messages_from", "tenant_id", "from_address", "id"),
+        Index("ix_messages_channel", "tenant_id", "channel", "id"),
+        _part("ix_messages_type", "type <> 'text'", "tenant_id", "type", "id"),
     )
     tenant_id: str = _key()
     id: str = _key()
@@ -162,21 +180,8 @@ class QueueRow(Base, table=True):
 
     __tablename__ = "queue"
     __table_args__ = (
-        Index(
-            "ix_queue_ready",
-            "route",
-            "lane",
-            "due_at",
-            "message_id",
-            sqlite_where=text("lease_until = 0"),
-            postgresql_where=text("lease_until = 0"),
-        ),
-        Index(
-            "ix_queue_leased",
-            "lease_until",
-            sqlite_where=text("lease_until > 0"),
-            postgresql_where=text("lease_until > 0"),
-        ),
+        _part("ix_queue_ready", "lease_until = 0", "route", "lane", "due_at", "message_id"),
+        _part("ix_queue_leased", "lease_until > 0", "lease_until"),
         Index("ix_queue_expires", "expires_at"),
         Index("ix_queue_conversation", "tenant_id", "conversation_id", "lane", "message_id"),
     )
@@ -202,11 +207,13 @@ class AttemptRow(Base, table=True):
         ForeignKeyConstraint(["tenant_id", "message_id"], ["messages.tenant_id", "messages.id"]),
         UniqueConstraint("tenant_id", "message_id", "number"),
         UniqueConstraint("connection", "provider_message_id"),
-        Index(
-            "ix_attempts_open",
-            "started_at",
-            sqlite_where=text("status IN ('sending', 'unknown')"),
-            postgresql_where=text("status IN ('sending', 'unknown')"),
+        _part("ix_attempts_open", "status IN ('sending', 'unknown')", "started_at"),
+        _part(
+            "ix_attempts_network_id",
+            "network_id IS NOT NULL",
+            "connection",
+            "network_id",
+            unique=True,
         ),
     )
     tenant_id: str = _text()
@@ -221,11 +228,13 @@ class AttemptRow(Base, table=True):
     status: str = _text()
     rank: int = Field(sa_type=Integer)
     provider_message_id: str | None = _maybe_text()
+    network_id: str | None = _maybe_text()  # what the network calls it, where that is another
     error_reason: str | None = _maybe_text()
     error_code: str | None = _maybe_text()
     error_message: str | None = _maybe_text()
     retry_at: int | None = _maybe_time()  # before when the vendor does not want to be asked
     why: str | None = _maybe_text()  # JSON: this provider and not another, if not the first
+    route: str | None = _maybe_text()  # who may send the message, if that is not this one only
     segments: int | None = Field(default=None, sa_type=Integer, nullable=True)
     cost: str | None = _maybe_text()
     currency: str | None = _maybe_text()
@@ -250,13 +259,9 @@ class ReceiptRow(Base, table=True):
     __table_args__ = (
         UniqueConstraint("connection", "dedupe_key"),
         Index("ix_receipts_attempt", "attempt_id"),
-        Index(
-            "ix_receipts_parked",
-            "connection",
-            "provider_message_id",
-            sqlite_where=text("verdict = 'parked'"),
-            postgresql_where=text("verdict = 'parked'"),
-        ),
+        _part("ix_receipts_parked", "verdict = 'parked'", "connection", "provider_message_id"),
+        _part("ix_receipts_missed", "verdict = 'parked'", "id"),
+        _part("ix_receipts_foreign", "verdict = 'foreign'", "received_at"),
     )
     tenant_id: str = _text()
     id: str = _key()
@@ -265,10 +270,12 @@ class ReceiptRow(Base, table=True):
     inbox_id: str | None = _maybe_text()
     source: str | None = _maybe_text()
     attempt_id: str | None = _maybe_text()
-    provider_message_id: str | None = _maybe_text()
+    provider_message_id: str | None = _maybe_text()  # or else the network's, which it waits for
+    network_id: str | None = _maybe_text()
     account: str | None = _maybe_text()
     sender: str | None = _maybe_text()
     recipient: str | None = _maybe_text()
+    aliases: str | None = _maybe_text()  # JSON: further addresses of the recipient
     status: str = _text()
     vendor_status: str = _text()
     error_reason: str | None = _maybe_text()

@@ -17,6 +17,8 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import DBAPIError
 
+from gateway.routing import Retry
+
 Values = Mapping[str, Any]
 
 
@@ -72,13 +74,15 @@ def _only_status(status: str) -> str:
 
 @dataclass
 class Tx:
-    """One open transaction. `now` is the database's clock, in milliseconds."""
+    """One open transaction. `now` is the database's clock, in milliseconds; `retry` says how often
+    a message is tried again."""
 
     connection: Connection
     dialect: str
     now: int
     events: list[Values] = field(default_factory=list)
     topics: set[str] = field(default_factory=set)
+    retry: Retry = field(default_factory=Retry)
 
     def __post_init__(self) -> None:
         self.postgres = self.dialect == "postgresql"  # needs rows and the feed to be locked

@@ -32,6 +32,10 @@ export class Api {
     return this.json("POST", path, body, idempotencyKey);
   }
 
+  remove(path) {
+    return this.json("DELETE", path);
+  }
+
   async json(method, path, body, idempotencyKey) {
     const headers = { accept: "application/json" };
     if (body !== undefined) headers["content-type"] = "application/json";
@@ -39,6 +43,7 @@ export class Api {
     const text = body === undefined ? undefined : JSON.stringify(body);
     const init = { method, headers, body: text, signal: AbortSignal.timeout(PATIENCE) };
     const answer = await this.request(path, init);
+    if (answer.status === 204) return null;
     try {
       return await answer.json();
     } catch {

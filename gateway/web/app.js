@@ -1,17 +1,18 @@
 // The page: asks for a key, then holds the list, the thread and the feed together.
 
+import { About } from "./about.js";
 import { Api, ApiError, sendable } from "./api.js";
 import { Composer, NewMessage } from "./compose.js";
 import { ConversationList } from "./conversations.js";
 import { Details } from "./details.js";
 import { byId, setText } from "./dom.js";
 import { Files, preparePicture } from "./files.js";
+import { stored } from "./kept.js";
 import { Outbox } from "./outbox.js";
 import { Feed } from "./stream.js";
 import { Thread } from "./thread.js";
 import { summary, titleOf } from "./words.js";
 
-const KEY = "messaging-gateway-key";
 const NAME = "Messaging Gateway";
 const LIVE = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", offline: "Offline" };
 const HINTS = {
@@ -22,33 +23,6 @@ const HINTS = {
 };
 const FIRST_WORD = 1500; // milliseconds until the state is loaded even without a word of the feed
 const HEALTH = 30_000;
-
-/** Where the key is kept. A browser may forbid both; then it lasts as long as the page. */
-const stored = {
-  read() {
-    try {
-      return sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY);
-    } catch {
-      return null;
-    }
-  },
-  write(key, remember) {
-    try {
-      sessionStorage.setItem(KEY, key);
-      if (remember) localStorage.setItem(KEY, key);
-    } catch {
-      console.warn("this browser keeps no data for this page");
-    }
-  },
-  clear() {
-    try {
-      sessionStorage.removeItem(KEY);
-      localStorage.removeItem(KEY);
-    } catch {
-      console.warn("this browser keeps no data for this page");
-    }
-  },
-};
 
 /** What lives from a key's acceptance to its end. */
 class Session {
@@ -62,6 +36,7 @@ class Session {
     this.news = [];
     this.list = new ConversationList(api, () => this.listDrawn());
     this.details = new Details(api);
+    this.about = new About(api, this.details, (conversation) => this.conversation(conversation));
     this.outbox = new Outbox(api, {
       changed: (send) => this.thread.settled(send, null),
       accepted: (send, message) => this.accepted(send, message),
@@ -121,9 +96,27 @@ class Session {
     const { message, conversation, contact } = frame.data ?? {};
     if (message?.conversation_id) this.message(type, message);
     if (contact) this.thread.heard(contact, conversation);
-    if (conversation?.channel) {
-      this.list.put(conversation);
-      if (conversation.id === this.thread.id) this.thread.head(this.list.get(conversation.id));
+    if (conversation?.channel) this.conversation(conversation);
+    if (conversation) this.about.changed(conversation);
+  }
+
+  /** A conversation as it is now. */
+  conversation(conversation) {
+    this.list.put(conversation);
+    if (conversation.id === this.thread.id) this.thread.head(this.list.get(conversation.id));
+  }
+
+  /** Closes the conversation that is open, or opens it again. */
+  async toggle() {
+    const { conversation } = this.thread;
+    if (!conversation) return;
+    const id = encodeURIComponent(conversation.id);
+    try {
+      this.conversation(await (conversation.status === "closed"
+        ? this.api.post(`/api/conversations/${id}/reopen`)
+        : this.api.post(`/api/conversations/${id}/close`)));
+    } catch (error) {
+      setText(byId("thread-note"), error.message);
     }
   }
 
@@ -195,6 +188,7 @@ class Session {
     if (open) return;
     setText(byId("thread-title"), "");
     setText(byId("thread-sub"), "");
+    byId("thread-labels").replaceChildren();
   }
 
   /** What is open in a window that somebody looks at is read. */
@@ -361,6 +355,10 @@ function wire() {
   byId("older").addEventListener("click", () => session?.thread.older());
   byId("latest").addEventListener("click", () => session?.thread.toEnd());
   byId("scroller").addEventListener("scroll", () => session?.thread.scrolled(), { passive: true });
+  byId("thread-close").addEventListener("click", () => session?.toggle());
+  byId("thread-about").addEventListener("click", (event) => {
+    if (session?.thread.conversation) session.about.open(session.thread.conversation, event.currentTarget);
+  });
   byId("details-close").addEventListener("click", () => session?.details.close());
   byId("command-out").textContent = example();
   for (const button of document.querySelectorAll("[data-copies]")) {

@@ -1,6 +1,6 @@
 // The list of conversations: pages by cursor, kept up by the feed, drawn once per frame.
 
-import { byId, el, icon, reconcile, setText, soon } from "./dom.js";
+import { byId, chips, el, icon, reconcile, setText, soon } from "./dom.js";
 import { brief, channelWord, initials, titleOf } from "./words.js";
 
 const PAGE = 50;
@@ -150,6 +150,7 @@ class Row {
     this.time = el("time", { class: "when" });
     this.channel = el("span", { class: "chip" });
     this.sub = el("span", { class: "sub" });
+    this.labels = el("ul", { class: "labels" });
     this.count = el("span", { class: "count" });
     this.link = el(
       "a",
@@ -157,7 +158,7 @@ class Row {
       this.face,
       el("span", { class: "lines" },
         el("span", { class: "line" }, this.title, this.time),
-        el("span", { class: "line" }, this.channel, this.sub, this.count)),
+        el("span", { class: "line" }, this.channel, this.sub, this.labels, this.count)),
     );
     this.node = el("li", {}, this.link);
     this.shown = null;
@@ -177,7 +178,9 @@ class Row {
     this.channel.dataset.channel = item.channel;
     setText(this.sub, item.name ? item.address : item.our_address ? `to ${item.our_address}` : "");
     if (item.last_message_at) this.time.dateTime = item.last_message_at;
+    this.labels.replaceChildren(...chips(item.labels, 1));
     this.link.toggleAttribute("data-unread", item.unread_count > 0);
+    this.link.toggleAttribute("data-closed", item.status === "closed");
     const unread = item.unread_count > 0 ? [shortCount(item.unread_count), el("span", { class: "hidden-label" }, " unread")] : [];
     this.count.replaceChildren(...unread);
   }

@@ -1,9 +1,10 @@
 // Everything about one message, with each attempt to send it.
 
-import { byId, el, icon } from "./dom.js";
+import { byId, el, icon, setText } from "./dom.js";
 import { channelWord, moment, statusOf, statusText } from "./words.js";
 
 const CANCELABLE = new Set(["scheduled", "queued", "held"]);
+const RETRYABLE = new Set(["failed", "undelivered", "bounced", "expired", "rejected"]);
 
 export class Details {
   constructor(api) {
@@ -11,22 +12,33 @@ export class Details {
     this.id = null;
     this.opener = null;
     this.timer = null;
+    this.showing = null; // who has the pane
     this.pane = byId("details");
     this.body = byId("details-body");
   }
 
   open(id, opener) {
-    this.opener = opener;
+    this.lend(this, "Message details", opener);
     this.id = id;
-    this.pane.hidden = false;
     this.body.replaceChildren(el("p", { class: "note" }, "Loading…"));
-    byId("details-title").focus({ preventScroll: true });
     return this.load();
+  }
+
+  /** Gives the pane to somebody. */
+  lend(whom, title, opener) {
+    this.id = null;
+    clearTimeout(this.timer);
+    this.showing = whom;
+    this.opener = opener;
+    this.pane.hidden = false;
+    setText(byId("details-title"), title);
+    byId("details-title").focus({ preventScroll: true });
   }
 
   close() {
     if (this.pane.hidden) return;
     this.id = null;
+    this.showing = null;
     clearTimeout(this.timer);
     this.pane.hidden = true;
     if (this.opener?.isConnected) this.opener.focus({ preventScroll: true });
@@ -68,19 +80,32 @@ export class Details {
   }
 
   actions(message) {
-    if (message.direction !== "outbound" || !CANCELABLE.has(message.status)) return [];
+    if (message.direction !== "outbound") return [];
+    const id = encodeURIComponent(message.id);
+    if (CANCELABLE.has(message.status)) {
+      return this.action(message, "Cancel this message", () => this.api.post(`/api/messages/${id}/cancel`));
+    }
+    if (RETRYABLE.has(message.status)) {
+      return this.action(message, "Send again", () => this.api.post(`/api/messages/${id}/retry`));
+    }
+    if (message.status !== "unknown") return [];
+    const sure = { even_if_sent: true };
+    return this.action(message, "Send again, though it may have arrived", () => this.api.post(`/api/messages/${id}/retry`, sure));
+  }
+
+  action(message, word, request) {
     const problem = el("p", { class: "problem", role: "alert" });
-    const cancel = async () => {
+    const act = async () => {
       button.disabled = true;
       try {
-        await this.api.post(`/api/messages/${encodeURIComponent(message.id)}/cancel`);
+        await request();
         if (message.id === this.id) await this.load();
       } catch (error) {
         problem.textContent = error.message;
         button.disabled = false;
       }
     };
-    const button = el("button", { type: "button", class: "quiet", on: { click: cancel } }, "Cancel this message");
+    const button = el("button", { type: "button", class: "quiet", on: { click: act } }, word);
     return [button, problem];
   }
 }

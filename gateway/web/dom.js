@@ -16,6 +16,13 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** Labels as list items: the first few, then how many more there are. */
+export function chips(labels, most) {
+  const shown = (labels ?? []).slice(0, most).map((label) => el("li", { class: "chip label" }, label));
+  const rest = (labels ?? []).length - shown.length;
+  return rest > 0 ? [...shown, el("li", { class: "chip label" }, `+${rest}`)] : shown;
+}
+
 /** One of the symbols in index.html. Decoration: words stand beside it. */
 export function icon(name) {
   const space = document.querySelector("svg.symbols").namespaceURI;

@@ -1,7 +1,7 @@
 // The open conversation: a window of at most a few hundred messages, pages of older ones, and what
 // the feed brings. Its order is that of the ids, which sort as time does.
 
-import { byId, el, reconcile, setText, soon } from "./dom.js";
+import { byId, chips, el, reconcile, setText, soon } from "./dom.js";
 import { MessageItem } from "./message.js";
 import { channelWord, dayKey, dayWord, optOutHint, titleOf, windowHint } from "./words.js";
 
@@ -95,7 +95,11 @@ export class Thread {
     setText(byId("thread-title"), titleOf(conversation));
     const ours = conversation.our_address ? `with ${conversation.our_address}` : "";
     const theirs = conversation.name ? conversation.address : "";
-    setText(byId("thread-sub"), [channelWord(conversation.channel), theirs, ours].filter(Boolean).join(" · "));
+    const whose = conversation.assignee ? `assigned to ${conversation.assignee}` : "";
+    const closed = conversation.status === "closed";
+    setText(byId("thread-sub"), [closed ? "Closed" : "", channelWord(conversation.channel), theirs, ours, whose].filter(Boolean).join(" · "));
+    setText(byId("thread-close"), closed ? "Reopen" : "Close");
+    byId("thread-labels").replaceChildren(...chips(conversation.labels, 3));
     const hint = this.out ? optOutHint(conversation) : windowHint(conversation);
     setText(this.parts.hint, hint);
     this.parts.hint.hidden = !hint;

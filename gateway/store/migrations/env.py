@@ -2,10 +2,22 @@
 
 from alembic import context
 
-from gateway.store import breaker_tables, opt_out_tables, vendor_tables
+from gateway.store import (
+    breaker_tables,
+    conversation_tables,
+    opt_out_tables,
+    signing_tables,
+    vendor_tables,
+)
 from gateway.store.tables import Base
 
-EVERY = (breaker_tables, opt_out_tables, vendor_tables)  # they add theirs to the metadata
+EVERY = (
+    breaker_tables,
+    conversation_tables,
+    opt_out_tables,
+    signing_tables,
+    vendor_tables,
+)  # they add theirs to the metadata
 
 connection = context.config.attributes["connection"]
 context.configure(
