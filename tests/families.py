@@ -86,6 +86,10 @@ class Family(Protocol):
         """An id as it gives them to messages."""
         ...
 
+    def known_as(self, id_: str) -> str:
+        """The id that a message shows once the vendor has told of it."""
+        ...
+
     def taken(self, id_: str) -> Reply:
         """Its answer when it has taken a message."""
         ...
@@ -133,6 +137,9 @@ class Twilio:
 
     def new_id(self) -> str:
         return sid(next(self.numbers))
+
+    def known_as(self, id_: str) -> str:
+        return id_
 
     def taken(self, id_: str) -> Reply:
         return Reply(status=201, body=json.dumps({"sid": id_, "status": "queued"}).encode())
@@ -266,6 +273,9 @@ class AwsText:
     def new_id(self) -> str:
         return self.topics.new_id()
 
+    def known_as(self, id_: str) -> str:
+        return id_
+
     def taken(self, id_: str) -> Reply:
         return Reply(body=json.dumps({"MessageId": id_}).encode())
 
@@ -326,6 +336,9 @@ class AwsPublish:
     def new_id(self) -> str:
         return self.topics.new_id()
 
+    def known_as(self, id_: str) -> str:
+        return id_
+
     def taken(self, id_: str) -> Reply:
         said = f"<PublishResult><MessageId>{id_}</MessageId></PublishResult>"
         return Reply(body=f"<PublishResponse>{said}</PublishResponse>".encode())
@@ -375,6 +388,9 @@ class AwsWhatsapp:
 
     def new_id(self) -> str:
         return self.topics.new_id()
+
+    def known_as(self, id_: str) -> str:
+        return f"wamid.{id_}"  # the network's: what people's answers name
 
     def taken(self, id_: str) -> Reply:
         return Reply(body=json.dumps({"messageId": id_}).encode())
