@@ -17,6 +17,7 @@ from gateway.domain import (
     Capabilities,
     Channel,
     Connection,
+    FetchedMedia,
     Finding,
     MessageType,
     OutboundMessage,
@@ -24,10 +25,18 @@ from gateway.domain import (
     Sender,
     VendorTemplate,
 )
-from gateway.errors import Ambiguous, ProviderError, SettingsError, Unreachable, Unsupported
+from gateway.errors import (
+    Ambiguous,
+    ProviderError,
+    Rejected,
+    SettingsError,
+    Unreachable,
+    Unsupported,
+)
 from providers import _aws_whatsapp_setup
 from providers._aws import SEATS, Aws, AwsAccount
 from providers._aws_media import WEB, Bucket, place
+from providers._aws_whatsapp_files import Received
 from providers._aws_whatsapp_objects import FILES, HEADED, file_kind, kind_of, seen, written
 from providers._aws_whatsapp_tables import SOCIAL, TAKEN
 
@@ -114,6 +123,7 @@ def able(bucket: str, *, lists: bool) -> Capabilities:
         templates=True,
         types=TYPES | (FILES if bucket else frozenset()),
         reports_delivery=True,
+        fetches_media=bool(bucket),
         replies=True,
         user_ids=True,
         marks_read=True,
@@ -161,6 +171,9 @@ class AwsWhatsapp:
         self._client = self._aws.client("socialmessaging")
         bucket, stand_in = settings.media_bucket, bool(settings.endpoint_url)
         self._bucket = Bucket(self._aws, bucket, TENANT, stand_in=stand_in) if bucket else None
+        self._received: Received | None = None
+        if bucket:
+            self._received = Received(self._aws, self._client, bucket, TENANT, stand_in=stand_in)
         self.capabilities = able(bucket, lists=bool(settings.business_account_id))
 
     async def send(self, message: OutboundMessage) -> Receipt:
@@ -180,6 +193,16 @@ class AwsWhatsapp:
             if file is not None and error.sent_nothing:
                 await self._forgotten(file)
             raise
+
+    async def fetch_media(self, reference: str, limit: int) -> FetchedMedia:
+        """Fetches a file that a person sent: AWS puts it into the bucket, from where it is read.
+
+        Raises:
+            Rejected: the reference is none of ours, or the file is gone or too large.
+        """
+        if self._received is None:
+            raise Rejected("no files without AWS_MEDIA_BUCKET", code="media")
+        return await self._received.fetched(reference, limit)
 
     async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
         """Tells WhatsApp that a person's message was read, and that an answer is being written."""
@@ -232,7 +255,8 @@ class AwsWhatsapp:
         return written(message, "0" if count else None)
 
     def _reads(self, message: OutboundMessage) -> bool:
-        return self._bucket is None or all(self._bucket.reads(f.url) for f in message.media)
+        bucket = self._bucket
+        return bucket is None or all(f.read or bucket.reads(f.url) for f in message.media)
 
     def _where(self) -> str:
         return f"files are sent from the web by https, or from s3://{self._settings.media_bucket}/…"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,6 +20,7 @@ SERVICE = "socialmessaging"
 SEND, MEDIA = "/v1/whatsapp/send", "/v1/whatsapp/media"
 NUMBER = "phone-number-id-976c72a700aac43eaf573ae050000000"
 ARN = "arn:aws:social-messaging:eu-central-1:123456789012"
+RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 KINDS = {"application/json", None}
 
 
@@ -85,6 +87,7 @@ class LoopbackSocial(LoopbackAws):
         super().__init__(**more)
         self.media: dict[str, Mapping[str, Any]] = {}  # id -> where it was read from
         self.deleted: list[str] = []
+        self.received: dict[str, tuple[str, str, bytes]] = {}  # id -> type, ending and content
         self.listed: list[dict[str, Any]] = []  # templates
         self.number: dict[str, Any] = {
             "phoneNumber": {
@@ -113,7 +116,7 @@ class LoopbackSocial(LoopbackAws):
         """By the plan first, for what is sent; then as the service would."""
         asked = operation(request)
         if asked is None:
-            return super().behave(request)
+            return self.bucket(request) or super().behave(request)
         wrong = list(invalid(request))
         if wrong:
             self.refused += wrong
@@ -124,6 +127,36 @@ class LoopbackSocial(LoopbackAws):
             planned = self.plan.popleft() if self.plan else self.always
             return planned or self.dated(self.sent_one(message_of(request)))
         return self.dated(Reply(body=json.dumps(self.said(asked.name, request)).encode()))
+
+    def bucket(self, request: Request) -> Reply | None:
+        """S3, as far as files are read there."""
+        path, query = urlsplit(request.path).path, parse_qs(urlsplit(request.path).query)
+        if request.method == "DELETE":
+            return Reply(status=204) if self.files.pop(path, None) else Reply(status=404)
+        if request.method != "GET":
+            return None
+        failed = self.errors.get("GetObject")
+        if failed is not None:
+            return failed
+        if "list-type" in query:
+            return self.objects(path.strip("/"), query["prefix"][0])
+        found = RANGE.fullmatch(request.headers.get("range", ""))
+        if path not in self.files or found is None:
+            return Reply(status=404, body=b"<Error><Code>NoSuchKey</Code></Error>")
+        kind, data = self.files[path]
+        part = data[int(found[1]) : int(found[2]) + 1]
+        return Reply(status=206, headers={"Content-Type": kind}, body=part)
+
+    def objects(self, bucket: str, prefix: str) -> Reply:
+        """A list of what lies below a prefix."""
+        listed = "".join(
+            f"<Contents><Key>{path.removeprefix(f'/{bucket}/')}</Key><Size>{len(data)}</Size>"
+            "</Contents>"
+            for path, (_, data) in self.files.items()
+            if path.startswith(f"/{bucket}/{prefix}")
+        )
+        body = f"<ListBucketResult><Name>{bucket}</Name>{listed}</ListBucketResult>"
+        return Reply(headers={"Content-Type": "application/xml"}, body=body.encode())
 
     def sent_one(self, message: Mapping[str, Any]) -> Reply:
         """A message gets an id; a read receipt gets none."""
@@ -141,6 +174,12 @@ class LoopbackSocial(LoopbackAws):
             id_ = f"5303398695{self.count:05d}"
             self.media[id_] = given["sourceS3File"]
             return {"mediaId": id_}
+        if name == "GetWhatsAppMessageMedia":
+            kind, ending, data = self.received[given["mediaId"]]
+            there = given["destinationS3File"]
+            key = f"{there['key']}{given['mediaId']}{ending}"
+            self.files[f"/{there['bucketName']}/{key}"] = (kind, data)
+            return {"mimeType": kind, "fileSize": len(data) // 1024}
         if name == "DeleteWhatsAppMessageMedia":
             self.deleted.append(given["mediaId"])
             return {"success": True}
