@@ -27,6 +27,7 @@ from gateway.lookups import LookUpWorker
 from gateway.media import Folder, MediaWorker
 from gateway.metrics import Metrics
 from gateway.outbound import Outbound
+from gateway.restores import Restores
 from gateway.rounds import Rounds
 from gateway.scrape import Scrape
 from gateway.sending import Limits
@@ -132,6 +133,9 @@ class Gateway:
             {n: hook for n, hook in made.webhooks.items() if isinstance(hook, Confirms)},
         )
         self.look_ups, self.backfill = self._askers()
+        self.restores = Restores(
+            self.batcher, self.reader, self.settings.spool, on_turn=self.hub.turned
+        )
         self.retention = Rounds("retention", self._prune, poll=60.0)
         self.pokes = {
             "events": self.hub.poke,
@@ -188,6 +192,7 @@ class Gateway:
         if self.spool is not None and self.drain is not None:
             await self.spool.start()
             self.drain.start()
+        await self.restores.start()
         await self.listener.start()
         await self.circuits.start()
         if self.serving:
@@ -217,6 +222,7 @@ class Gateway:
         await self.http.aclose()
         await self.circuits.stop()
         await self.listener.stop()
+        await self.restores.stop()
         if self.spool is not None and self.drain is not None:
             await self.drain.stop()
             await self.spool.stop()

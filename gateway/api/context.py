@@ -17,6 +17,7 @@ from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.events import Hub
 from gateway.media import Folder
 from gateway.outbound import Invalid, Outbound
+from gateway.restores import Restores
 from gateway.routing import Route
 from gateway.scrape import Scrape
 from gateway.spool import Spool
@@ -56,6 +57,7 @@ class Context:
     clock: Clock
     scrape: Scrape
     analytics: Analytics
+    restores: Restores
     spool: Spool | None = None
     streams: dict[str, int] = field(default_factory=dict)
 

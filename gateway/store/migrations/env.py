@@ -2,13 +2,20 @@
 
 from alembic import context
 
-from gateway.store import breaker_tables, conversation_tables, opt_out_tables, vendor_tables
+from gateway.store import (
+    breaker_tables,
+    conversation_tables,
+    opt_out_tables,
+    restore_tables,
+    vendor_tables,
+)
 from gateway.store.tables import Base
 
 EVERY = (
     breaker_tables,
     conversation_tables,
     opt_out_tables,
+    restore_tables,
     vendor_tables,
 )  # they add theirs to the metadata
 
