@@ -7,7 +7,7 @@ LOCAL  := .venv-localstack
 EXTRAS := twilio,aws,email,media,postgres,dev,bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-localstack check format-check format lint types bench bench-peers clean
+.PHONY: help setup run test test-localstack check format-check format lint types bench bench-peers chaos clean
 
 help:           ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-17s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ bench: setup    ## Measure the gateway on this machine
 
 bench-peers: setup ## Measure accepts only, beside the usual stack
 	$(BIN)/python -m bench --only accepts
+
+chaos: setup    ## Simulate a million messages with every fault (SEED=, MESSAGES=)
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) \
+	  $(if $(MESSAGES),--messages $(MESSAGES))
 
 clean:          ## Remove the environment and the caches; data stays
 	rm -rf $(VENV) $(LOCAL) .mypy_cache .pytest_cache .ruff_cache .hypothesis

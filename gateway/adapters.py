@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gateway import catalog
-from gateway.domain import Channel, Connection, MediaFetcher, Provider, Webhook
+from gateway.domain import Channel, Connection, FileStore, MediaFetcher, Provider, Webhook
 from gateway.errors import SettingsError
+from gateway.files import Folder
 from gateway.routing import Route
 from gateway.settings import Environment, Settings, variables_of
 from providers._http import Http
@@ -116,6 +117,7 @@ def adapters(environment: Environment, http: Http, *, keep: bool = True) -> Adap
     for entry in catalog.CATALOG:
         if entry.provider is not None and _wanted(environment, entry):
             _add_provider(made, environment, entry, http)
+    _check_named(environment, made)
     extra = development_secrets(settings, keep=keep)
     for entry in catalog.CATALOG:
         if entry.webhook is not None:
@@ -145,6 +147,8 @@ def _wanted(environment: Environment, entry: catalog.Entry) -> bool:
     """
     settings, model = environment.settings, entry.provider.Settings  # type: ignore[union-attr]
     asked = any(entry in tuple(catalog.entries(name)) for name in named(settings))
+    # A family is asked for what of it is set up: see `_check_named`.
+    by_name = any(entry.name == catalog.plain(name) for name in named(settings))
     if entry.family == CONSOLE:
         return asked or (settings.development and settings.messaging_provider is None)
     # `joins`: what must be set where nobody names it, if that is more than what is required;
@@ -153,8 +157,8 @@ def _wanted(environment: Environment, entry: catalog.Entry) -> bool:
     lacking = [name for name in joins or model.required if not environment.has(name)]
     if not lacking:
         return True
-    if asked:
-        raise SettingsError(f"{lacking[0]} is not set, and {entry.name} cannot send without it.")
+    if by_name:
+        raise _unable(entry, lacking)
     silent = {*getattr(model, "shared", ())}
     silent |= {*entry.webhook.Settings.required} if entry.webhook is not None else set()
     begun = [n for n in variables_of(model) if environment.has(n) and n not in silent]
@@ -165,6 +169,23 @@ def _wanted(environment: Environment, entry: catalog.Entry) -> bool:
             f"{lacking[0]} is not set, but {begun[0]} is: set both, or neither{named_too}."
         )
     return False
+
+
+def _check_named(environment: Environment, made: Adapters) -> None:
+    """Whoever is named has something to send by.
+
+    Raises:
+        SettingsError: a variable is missing.
+    """
+    for name in named(environment.settings):
+        entries = [entry for entry in catalog.entries(name) if entry.provider is not None]
+        if entries and not any(entry.name in made.providers for entry in entries):
+            model: Any = entries[0].provider
+            raise _unable(entries[0], unset(environment, model.Settings))
+
+
+def _unable(entry: catalog.Entry, lacking: Sequence[str]) -> SettingsError:
+    return SettingsError(f"{lacking[0]} is not set, and {entry.name} cannot send without it.")
 
 
 def _add_provider(made: Adapters, environment: Environment, entry: Any, http: Http) -> None:
@@ -208,3 +229,21 @@ def _chain(settings: Settings, made: Adapters, channel: Channel) -> tuple[Route,
         listed += [r for r in others if r is not None and channel in r.connection.senders]
     able = (route for route in listed if channel in route.capabilities.channels)
     return tuple({route.name: route for route in able}.values())
+
+
+def file_store(environment: Environment) -> FileStore:
+    """Where files are kept.
+
+    Raises:
+        SettingsError: there is no such place, or a variable that it needs is missing.
+    """
+    settings = environment.settings
+    if settings.media_store is None:
+        return Folder(settings.data_dir / "media")
+    scheme, _, place = settings.media_store.partition("://")
+    kind = catalog.STORES.get(scheme)
+    if kind is None:
+        listed = " or ".join(f"{known}://…" for known in sorted(catalog.STORES))
+        raise SettingsError(f"MEDIA_STORE must be {listed}, or unset for a folder in DATA_DIR.")
+    made: FileStore = kind(environment.fill(kind.Settings), place)
+    return made

@@ -83,9 +83,14 @@ def person(channel: Channel, text: str, region: str | None = None) -> str:
     """The address of a person on a channel, normalised."""
     if channel is Channel.EMAIL:
         return email(text)
-    if channel is Channel.WHATSAPP and WHATSAPP_USER.fullmatch(text):
+    if is_user_id(channel, text):
         return text
     return phone(text, region)
+
+
+def is_user_id(channel: Channel, text: str) -> bool:
+    """Whether a person's address is one of those who show no number."""
+    return channel is Channel.WHATSAPP and WHATSAPP_USER.fullmatch(text) is not None
 
 
 def ours(channel: Channel, text: str, region: str | None = None) -> str:

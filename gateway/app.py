@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from gateway import backfill, catalog, lookups
 from gateway._spool_drain import Drain
-from gateway.adapters import adapters
+from gateway.adapters import adapters, file_store
 from gateway.backfill import BackfillWorker
 from gateway.breaker import Policy
 from gateway.circuits import Circuits
@@ -22,11 +22,15 @@ from gateway.confirmations import ConfirmationWorker
 from gateway.domain import Backfills, Clock, Confirms, LooksUp, MediaFetcher
 from gateway.events import Hub
 from gateway.fetched import readings
+from gateway.files import Incoming
+from gateway.gestures import Gestures
 from gateway.inbound import Inbound
+from gateway.links import Links
 from gateway.lookups import LookUpWorker
-from gateway.media import Folder, MediaWorker
+from gateway.media import MediaRetention, MediaWorker
 from gateway.metrics import Metrics
 from gateway.outbound import Outbound
+from gateway.own_files import OwnFiles
 from gateway.restores import Restores
 from gateway.rounds import Rounds
 from gateway.scrape import Scrape
@@ -40,6 +44,8 @@ from gateway.store.listener import Listener
 from gateway.store.reader import Reader
 from gateway.store.retention import PIECE, PRUNE, Kept
 from gateway.switchboard import Switchboard
+from gateway.thumbnails import Thumbnails
+from gateway.uploads import Uploads
 from gateway.worker import Worker
 from providers._http import Http
 
@@ -68,10 +74,22 @@ class Gateway:
         self.reader = Reader(self.database)
         self.hub = Hub(self.reader)
         self.listener = Listener(self.database, self._committed)
-        self.folder = Folder(settings.data_dir / "media")
+        self._files()
         self._receiving()
         self._sending()
         self._beside()
+
+    def _files(self) -> None:
+        """What keeps files, takes them and gives them."""
+        settings = self.settings
+        self.files = file_store(self.environment)
+        self.incoming = Incoming(settings.data_dir / "media")
+        self.uploads = Uploads(
+            self.batcher, self.files, self.incoming, most=settings.media_max_bytes
+        )
+        self.thumbnails = Thumbnails(self.files)
+        self.links = Links(self.batcher, self.reader, self.clock, settings.origin)
+        self.own_files = OwnFiles(self.reader, self.files, self.links, settings.origin)
 
     def _receiving(self) -> None:
         """What takes webhooks."""
@@ -101,6 +119,7 @@ class Gateway:
             self.clock,
             limits(settings),
             origin=settings.origin,
+            own_files=self.own_files,
             on_answer=self.metrics.answer,
             only_process=self.database.sqlite,
         )
@@ -112,6 +131,7 @@ class Gateway:
             expiry=settings.message_expiry,
             idempotency=settings.idempotency_retention,
             local=self.worker if self.working else None,
+            own_files=self.own_files,
         )
 
     def _beside(self) -> None:
@@ -126,12 +146,15 @@ class Gateway:
             failing=lambda: self.batcher.failing,
             spool=self.spool,
         )
-        limit = self.settings.media_max_bytes
-        self.media = MediaWorker(self.batcher, self._fetchers(), self.folder, limit=limit)
+        limit, age = self.settings.media_max_bytes, self.settings.media_retention
+        self.media = MediaWorker(self.batcher, self._fetchers(), self.files, limit=limit)
+        old_files = MediaRetention(self.batcher, self.files, self.incoming, self.clock, age)
+        self.old_files = Rounds("media retention", old_files.turn, poll=60.0)
         self.confirmations = ConfirmationWorker(
             self.batcher,
             {n: hook for n, hook in made.webhooks.items() if isinstance(hook, Confirms)},
         )
+        self.gestures = Gestures(made.providers, made.routes, within=self.settings.send_timeout)
         self.look_ups, self.backfill = self._askers()
         self.restores = Restores(
             self.batcher, self.reader, self.settings.spool, on_turn=self.hub.turned
@@ -205,6 +228,7 @@ class Gateway:
             self.confirmations.rounds.start()
             self.look_ups.start()
             self.retention.start()
+            self.old_files.start()
 
     async def stop(self) -> None:
         """Ends everything: streams, claims, what is in flight, then the store."""
@@ -212,13 +236,17 @@ class Gateway:
             await self.hub.stop()
             await self.backfill.stop()
         if self.working:
+            await self.old_files.stop()
             await self.retention.stop()
             await self.look_ups.stop()
             await self.confirmations.rounds.stop()
             await self.media.rounds.stop()
             await self.worker.stop(self.settings.shutdown_timeout)
+        await self.gestures.stop()
         for provider in self.adapters.providers.values():
             await provider.aclose()
+        await self.thumbnails.aclose()
+        await self.files.aclose()
         await self.http.aclose()
         await self.circuits.stop()
         await self.listener.stop()
@@ -273,7 +301,7 @@ def hook_names() -> set[str]:
     """Every name that a webhook's route may have."""
     names = {"sms", "whatsapp"}
     for entry in catalog.CATALOG:
-        names |= {entry.name, entry.family, *getattr(entry.webhook, "also", ())}
+        names |= {entry.name, entry.family}
     return names
 
 

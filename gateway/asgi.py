@@ -43,7 +43,7 @@ def asgi(gateway: Gateway) -> ASGIApp:
 def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
     """Every route, and again those without parameters by method and path."""
     from gateway.analytics import Analytics
-    from gateway.api import health, openapi
+    from gateway.api import health, media, openapi
     from gateway.api.auth import Keys
     from gateway.api.context import Bounds, Context
     from gateway.api.reading import answer
@@ -58,7 +58,10 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         keys=Keys(gateway.reader, static.get_secret_value() if static else None),
         outbound=gateway.outbound,
         hub=gateway.hub,
-        folder=gateway.folder,
+        files=gateway.files,
+        uploads=gateway.uploads,
+        thumbnails=gateway.thumbnails,
+        links=gateway.links,
         bounds=Bounds(
             settings.request_max_bytes,
             settings.request_timeout,
@@ -69,6 +72,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         providers=gateway.adapters.providers,
         chains=gateway.adapters.chains,
         board=gateway.board,
+        gestures=gateway.gestures,
         clock=gateway.clock,
         scrape=gateway.scrape,
         analytics=Analytics(gateway.reader, gateway.clock),
@@ -91,6 +95,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         *webhooks.routes(),
         WebRoute("/health", health.alive),
         WebRoute("/health/ready", health.ready(context)),
+        WebRoute("/media/{id}", media.linked(context)),
         WebRoute("/openapi.json", document),
         WebRoute("/docs", docs),
         *web_routes(),
@@ -106,7 +111,7 @@ def _webhooks(gateway: Gateway) -> Any:
     missing: dict[str, str] = {}
     for entry in catalog.CATALOG:
         webhook = made.webhooks.get(entry.name)
-        for key in {entry.name, entry.family, *getattr(entry.webhook, "also", ())}:
+        for key in {entry.name, entry.family}:
             if webhook is not None:
                 hooks.setdefault(key, []).append(webhook)
             elif entry.name in made.missing:

@@ -1,4 +1,5 @@
-"""THE one list: a name, its family, its provider class and its webhook class.
+"""THE one list: a name, its family, its provider class and its webhook class. And where
+files may be kept, by the scheme of MEDIA_STORE.
 
 An adapter that does not stand here does not exist: the application, the contract tests and the
 documentation all start from it.
@@ -10,10 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from providers._aws_store import S3Store
 from providers.aws_sns import AwsSns
+from providers.aws_whatsapp import AwsWhatsapp
 from providers.console import Console
 from providers.twilio import Twilio
 from webhooks.aws_sns import AwsSnsWebhook
+from webhooks.aws_whatsapp import AwsWhatsappWebhook
 from webhooks.console import ConsoleWebhook
 from webhooks.twilio import TwilioWebhook
 
@@ -30,15 +34,23 @@ class Entry:
 
 CATALOG = (
     Entry(name="aws_sns", family="aws", provider=AwsSns, webhook=AwsSnsWebhook),
+    Entry(name="aws_whatsapp", family="aws", provider=AwsWhatsapp, webhook=AwsWhatsappWebhook),
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
     Entry(name="twilio", family="twilio", provider=Twilio, webhook=TwilioWebhook),
 )
 
+STORES: dict[str, type[Any]] = {"s3": S3Store}
+
 
 def entries(name_or_family: str) -> Iterator[Entry]:
     """The entries of a name or a family; `-` and `_` are alike."""
-    wanted = name_or_family.lower().replace("-", "_")
+    wanted = plain(name_or_family)
     return (entry for entry in CATALOG if wanted in (entry.name, entry.family))
+
+
+def plain(name: str) -> str:
+    """A name as it stands here."""
+    return name.lower().replace("-", "_")
 
 
 def known() -> str:

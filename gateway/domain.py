@@ -6,11 +6,12 @@ library only; names no vendor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 
@@ -128,11 +129,16 @@ class Sender:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutboundMedia:
-    """A file to send, by URL."""
+    """A file to send, by URL.
+
+    Where it is one of our own, the URL is a link that needs no key and ends, and `read` gives the
+    bytes without it, of a file of at most so many; or raises a `ProviderError`.
+    """
 
     url: str
     content_type: str | None = None
     filename: str | None = None
+    read: Callable[[int], Awaitable[bytes]] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,6 +219,7 @@ class Capabilities:
     html: bool = False
     templates: bool = False
     types: frozenset[MessageType] = frozenset({MessageType.TEXT})
+    types_on: Mapping[Channel, frozenset[MessageType]] = field(default_factory=dict)  # further ones
     reports_delivery: bool = False
     can_look_up: bool = False
     fetches_media: bool = False
@@ -220,7 +227,7 @@ class Capabilities:
     replies: bool = False  # quotes the message that is answered
     user_ids: bool = False  # reaches people who show no number
     marks_read: bool = False  # `MarksRead`
-    shows_typing: bool = False
+    shows_typing: bool = False  # the same; no vendor shows it for what is not read
     lists_templates: bool = False  # `ListsTemplates`
     seats: int | None = None  # messages that it sends at once; None: as many as the worker does
 
@@ -271,22 +278,29 @@ class InboundMessage:
     segments: int | None = None
     name: str | None = None  # what the person calls themselves
     aliases: tuple[str, ...] = ()  # further addresses of the same person
+    new_address: str | None = None  # the person's from now on, where they say that it changed
     occurred_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatusUpdate:
-    """What a vendor says of one attempt of ours."""
+    """What a vendor says of one attempt of ours.
+
+    `network_id` is what the network calls the message where that is another id than the one that
+    sending it answered: an attempt has at most one of each, and either finds it.
+    """
 
     dedupe_key: str
     status: Status
     vendor_status: str  # the vendor's own word
     attempt_id: str | None = None  # ours, where the callback carries it
     provider_message_id: str | None = None
+    network_id: str | None = None
     account: str | None = None
     channel: Channel | None = None
     sender: str | None = None
     recipient: str | None = None
+    aliases: tuple[str, ...] = ()  # further addresses of the recipient
     error: VendorError | None = None
     segments: int | None = None
     cost: Money | None = None
@@ -515,11 +529,12 @@ class MediaFetcher(Protocol):
 
 @runtime_checkable
 class MarksRead(Protocol):
-    """A provider whose `capabilities.marks_read` is true."""
+    """A provider whose `capabilities.marks_read` is true, or `shows_typing`."""
 
     async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
         """Tells the vendor that an inbound message was read, and, with `typing`, that an answer
-        is being written. In bounded time; raises a `ProviderError`."""
+        is being written, as far as the capabilities say. In bounded time; raises a
+        `ProviderError`."""
         ...
 
 
@@ -535,6 +550,7 @@ class VendorTemplate:
     body: str = ""
     variables: tuple[str, ...] = ()
     id: str | None = None
+    title: str | None = None  # what people call it, where that is not its name
 
 
 @runtime_checkable
@@ -604,6 +620,31 @@ class Confirms(Protocol):
         """Performs a confirmation, in bounded time. Returns the vendor's name for what it made.
 
         Raises `Rejected` where trying again is of no use, `Unreachable` where it may be."""
+        ...
+
+
+class FileStore(Protocol):
+    """Where files are kept. A key is `<tenant>/<name>`, and nothing that a sender said. Everything
+    may raise `FilesUnavailable`."""
+
+    async def put(self, key: str, source: bytes | Path, content_type: str) -> None:
+        """Keeps a file durably; one that is given by its path is taken away from there."""
+        ...
+
+    async def size(self, key: str) -> int | None:
+        """The bytes of a file; None where there is none."""
+        ...
+
+    def read(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
+        """A part of a file, in pieces of bounded size."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Takes a file away, if it is there."""
+        ...
+
+    async def aclose(self) -> None:
+        """Frees what is held. May be called twice."""
         ...
 
 

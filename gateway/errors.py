@@ -226,3 +226,7 @@ class OutcomeUnknown(GatewayError):
 
 class StoreUnavailable(GatewayError):
     """The database did not answer in time, and nothing was written."""
+
+
+class FilesUnavailable(GatewayError):
+    """Where files are kept did not answer, has no room, or has not got the file."""

@@ -1,106 +1,28 @@
-"""Files that people sent: fetched after the commit, sniffed, kept in a folder, served safely.
-
-What a file is is read from its bytes, never believed from its sender.
-"""
+"""Files of inbound messages, fetched after the commit; and what is too old of any file, deleted."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from gateway.domain import FetchedMedia, MediaFetcher
-from gateway.errors import ProviderError, Rejected
+from gateway.domain import Clock, FetchedMedia, FileStore, MediaFetcher
+from gateway.errors import FilesUnavailable, ProviderError, Rejected
+from gateway.files import Incoming, key_of
+from gateway.kinds import HEAD, kind_of
 from gateway.rounds import Rounds
 from gateway.store.batcher import Batcher
-from gateway.store.files import DONE, WANT, Fetched, Wanted
+from gateway.store.files import DONE, DROP, GONE, WANT, Fetched, Old, Wanted
+from gateway.thumbnails import thumbnail_key
 
 log = logging.getLogger("gateway.media")
 
 TRIES = 34  # an hour apart at most: a day
 LEASE = 120_000  # milliseconds
 AT_ONCE = 8
-INLINE = frozenset(
-    {
-        "image/png",
-        "image/jpeg",
-        "image/gif",
-        "image/webp",
-        "audio/mpeg",
-        "audio/ogg",
-        "audio/amr",
-        "audio/aac",
-        "audio/wav",
-        "video/mp4",
-        "video/3gpp",
-        "video/webm",
-    }
-)
-UNKNOWN = "application/octet-stream"
-
-
-def sniff(data: bytes) -> str:
-    """The type of a file by its first bytes; `application/octet-stream` when they say nothing."""
-    for start, kind in MAGIC:
-        if data.startswith(start):
-            return kind
-    if data[:4] == b"RIFF" and data[8:12] in RIFF:
-        return RIFF[data[8:12]]
-    if data[4:8] == b"ftyp":
-        brand = data[8:12]
-        if brand.startswith(b"3g"):
-            return "video/3gpp"
-        if brand in (b"heic", b"heix", b"mif1"):
-            return "image/heic"
-        return "audio/mp4" if brand.startswith(b"M4A") else "video/mp4"
-    if data[:2] in (b"\xff\xfb", b"\xff\xf3", b"\xff\xf2"):
-        return "audio/mpeg"
-    if data[:2] in (b"\xff\xf1", b"\xff\xf9"):
-        return "audio/aac"
-    if data.lstrip()[:11].upper() == b"BEGIN:VCARD":
-        return "text/vcard"
-    return UNKNOWN
-
-
-MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"%PDF-", "application/pdf"),
-    (b"OggS", "audio/ogg"),
-    (b"ID3", "audio/mpeg"),
-    (b"#!AMR", "audio/amr"),
-    (b"\x1aE\xdf\xa3", "video/webm"),
-    (b"PK\x03\x04", "application/zip"),
-)
-RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
-
-
-class Folder:
-    """Files in a folder, written whole or not at all, readable only by us."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def path(self, tenant_id: str, id_: str) -> Path:
-        """Where a file lies. Ids are ours, never a sender's."""
-        return self.root / tenant_id / id_[-4:-2] / id_
-
-    def write(self, tenant_id: str, id_: str, data: bytes) -> None:
-        """Stores a file durably."""
-        path = self.path(tenant_id, id_)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = path.with_suffix(".part")
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+PIECE = 100  # files that are deleted at once
 
 
 class MediaWorker:
@@ -110,14 +32,14 @@ class MediaWorker:
         self,
         batcher: Batcher,
         fetchers: Mapping[str, MediaFetcher],
-        folder: Folder,
+        store: FileStore,
         *,
         limit: int,
         poll: float = 5.0,
     ) -> None:
         self._batcher = batcher
         self._fetchers = fetchers
-        self._folder = folder
+        self._store = store
         self._limit = limit
         self.rounds = Rounds("media", self._turn, poll=poll)
 
@@ -146,9 +68,53 @@ class MediaWorker:
                 return Fetched(tenant_id, id_, "failed", detail=str(error.code))
             wait = min(3600, 2 ** row["tries"]) * 1000
             return Fetched(tenant_id, id_, "pending", detail=str(error.code), retry_in=wait)
+        return await self._keep(file, row)
+
+    async def _keep(self, file: FetchedMedia, row: Mapping[str, Any]) -> Fetched:
+        tenant_id, id_ = row["tenant_id"], row["id"]
+        kind = kind_of(file.data[:HEAD], file.content_type or row["declared_type"])
         try:
-            await asyncio.to_thread(self._folder.write, tenant_id, id_, file.data)
-        except OSError as error:
-            log.error("%s cannot be kept: %s", id_, error.strerror)
+            await self._store.put(key_of(tenant_id, id_), file.data, kind)
+        except FilesUnavailable as error:
+            log.error("%s cannot be kept: %s", id_, error)
             return Fetched(tenant_id, id_, "pending", detail="disk", retry_in=60_000)
-        return Fetched(tenant_id, id_, "stored", sniff(file.data), len(file.data))
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(file.data).hexdigest())
+        return Fetched(
+            tenant_id,
+            id_,
+            "stored",
+            content_type=kind,
+            size=len(file.data),
+            sha256=digest,
+            filename=file.filename,
+        )
+
+
+class MediaRetention:
+    """Deletes files that are older than `age` seconds (0: none), and their thumbnails; and what
+    uploads left that were cut off."""
+
+    def __init__(
+        self, batcher: Batcher, store: FileStore, incoming: Incoming, clock: Clock, age: float
+    ) -> None:
+        self._batcher = batcher
+        self._store = store
+        self._incoming = incoming
+        self._clock = clock
+        self._age = int(age * 1000)
+
+    async def turn(self) -> bool:
+        """Takes one piece of them; whether there may be more."""
+        await self._incoming.sweep(self._clock)
+        if not self._age:
+            return False
+        old = await self._batcher.submit(DROP, Old(self._age, PIECE, LEASE))
+        for tenant_id, id_ in old:
+            try:
+                await self._store.delete(key_of(tenant_id, id_))
+                await self._store.delete(thumbnail_key(tenant_id, id_))
+            except FilesUnavailable as error:
+                log.warning("%s cannot be deleted yet: %s", id_, error)
+                return False
+            await self._batcher.submit(GONE, (tenant_id, id_))
+        return len(old) == PIECE

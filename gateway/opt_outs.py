@@ -71,7 +71,7 @@ def wish_of(event: Event) -> Wish | None:
     if isinstance(event, Engagement):
         state = ENGAGEMENTS.get(event.kind)
         return Wish(state, event.kind) if state is not None else None
-    if not isinstance(event, InboundMessage):
+    if not isinstance(event, InboundMessage) or event.echo:
         return None
     content = event.content
     if "opt_out" in content or "opt_out_type" in content:

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
@@ -18,23 +18,27 @@ from gateway import addresses, routing, segments
 from gateway.clock import new_id, to_ms
 from gateway.domain import Channel, Clock, Direction, MessageType, OnUnknown, Priority, Sender
 from gateway.errors import GatewayError
+from gateway.outgoing import needs_of
+from gateway.own_files import OwnFiles, own_id
 from gateway.routing import Needs, Route
 from gateway.store.accepts import ACCEPT, Accepted, IdempotencyKey, NewMessage
 from gateway.store.batcher import Batcher
+from gateway.store.claims import names
 from gateway.store.conversations import Wanted
+from gateway.store.retries import first_route
 from gateway.store.tables import messages
 
 COLUMNS = tuple(c.name for c in messages.columns)
 EMPTY_ROW: dict[str, Any] = dict.fromkeys(COLUMNS)
 MEDIA_TYPES = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": MessageType.VIDEO}
 FILES = frozenset({*MEDIA_TYPES.values(), MessageType.DOCUMENT, MessageType.STICKER})
-ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
 NOWHERE: frozenset[str] = frozenset()
+AN_UPLOAD = "be the url of an upload, /api/media/…"
 FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
 
 
 # The fields of `Needs`.
-Asked = tuple[Channel, MessageType, int, bool, bool, frozenset[str]]
+Asked = tuple[Channel, MessageType, int, bool, bool, frozenset[str], bool, bool]
 
 
 class Invalid(GatewayError):
@@ -105,14 +109,16 @@ class Outbound:
         expiry: float,
         idempotency: float,
         local: Local | None = None,
+        own_files: OwnFiles | None = None,
     ) -> None:
         self._batcher = batcher
         self._routes = routes
         self._chosen: dict[Asked, tuple[Route, ...]] = {}  # for what messages have asked so far
         self._clock = clock
         self._region = region
-        self._expiry = int(expiry * 1000)
+        self.expiry = int(expiry * 1000)
         self._local = local
+        self._own_files = own_files
         self._kept = int(idempotency * 1000)
 
     async def accept(
@@ -125,12 +131,34 @@ class Outbound:
             Invalid: it cannot be sent; nothing was stored.
             StoreUnavailable, OutcomeUnknown: as the batcher says.
         """
+        if draft.media or draft.email:
+            draft = await self.with_files(draft, tenant_id)
         new = self.prepare(draft, tenant_id, key)
         if self._local is None or not self._local.reserve(new):
             return await self._batcher.submit(ACCEPT, new)
         stored = self._batcher.submit(ACCEPT, new)
         stored.add_done_callback(partial(self._local.accepted, new))
         return await asyncio.shield(stored)  # whoever asked may go; what is stored is sent
+
+    async def with_files(self, draft: Draft, tenant_id: str) -> Draft:
+        """The same draft, with what is known of its files that are ours.
+
+        Raises:
+            Invalid: one of them is none of the tenant's, or nothing for the channel.
+        """
+        own = self._own_files
+        if own is None:
+            return draft
+        media, wrong = await own.described(tenant_id, draft.channel, draft.media, "media")
+        email = dict(draft.email) if draft.email else None
+        if email and email.get("attachments"):
+            attached, more = await own.described(
+                tenant_id, draft.channel, email["attachments"], "email.attachments"
+            )
+            email["attachments"], wrong = list(attached), [*wrong, *more]
+        if wrong:
+            raise Invalid(wrong)
+        return replace(draft, media=media, email=email)
 
     def idempotency(self, route: str, key: str, body: Any) -> IdempotencyKey:
         """A caller's key with the hash of the canonical form of what it asks."""
@@ -149,6 +177,19 @@ class Outbound:
             return addresses.email(text) if "@" in text else addresses.phone(number, self._region)
         except addresses.AddressError:
             return text
+
+    def route_again(self, row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> str:
+        """Who may send a stored message once more: those who might at its first attempt, as far
+        as they still can; else whom it would be left to now. Blank: nobody."""
+        chain, needs = self._routes.get(Channel(row["channel"]), ()), needs_of(row)
+        able = [r.name for r in chain if routing.lacks(r.capabilities, needs) is None]
+        first = first_route(attempts)
+        if known := [name for name in names(first) if name in able]:
+            return ",".join(known)
+        if able and able[0] == row["provider"]:
+            return ",".join(able)
+        found = routing.candidates(chain, needs, row["from_address"])
+        return ",".join(route.name for route in found)
 
     def prepare(
         self, draft: Draft, tenant_id: str, key: IdempotencyKey | None = None
@@ -201,10 +242,13 @@ class Outbound:
             return NOWHERE
         known, found = routing.places(self._routes.get(draft.channel, ()), draft.channel), set()
         for number, file in enumerate(draft.media):
-            place = routing.place(str(file.get("url", "")), known, tenant_id)
+            url = str(file.get("url", ""))
+            # A file of our own has an address on the web by the time that it is sent.
+            place = routing.WEB if own_id(url) else routing.place(url, known, tenant_id)
             if place is None:
                 others = [p.replace("{tenant}", tenant_id) for p in known if p != routing.WEB]
-                text = " or ".join(["must be an https URL", *(f"start with {p}" for p in others)])
+                ways = ("must be an https URL", *(f"start with {p}" for p in others), AN_UPLOAD)
+                text = " or ".join(ways)
                 problems.append((f"media.{number}.url", text))
             else:
                 found.add(place)
@@ -220,7 +264,9 @@ class Outbound:
     ) -> tuple[Route, ...]:
         """Who may send it, best first."""
         media, html = len(draft.media), draft.html is not None
-        asked = (draft.channel, kind, media, html, draft.template is not None, places)
+        template, quotes = draft.template is not None, _quotes(draft)
+        user_id = addresses.is_user_id(draft.channel, draft.to)
+        asked = (draft.channel, kind, media, html, template, places, quotes, user_id)
         key = draft.thread.our_key if draft.thread is not None and draft.sender is None else None
         free = ours is None and key is None
         found = self._chosen.get(asked) if free else None
@@ -262,7 +308,7 @@ class Outbound:
             problems.append(("body", "is needed, or media, or a template"))
         if kind in FILES and not draft.media:
             problems.append(("media", f"is needed for the type {kind}"))
-        if draft.channel in ONE_FILE and len(draft.media) > 1:
+        if draft.channel in routing.ONE_FILE and len(draft.media) > 1:
             problems.append(
                 ("media", f"may be one file on {draft.channel}: send a message for each")
             )
@@ -275,7 +321,7 @@ class Outbound:
         if send_at is not None and send_at > now + FARTHEST:
             problems.append(("send_at", "must be within a year"))
         starts = max(now, send_at or 0)
-        expires_at = to_ms(draft.expires_at) if draft.expires_at else starts + self._expiry
+        expires_at = to_ms(draft.expires_at) if draft.expires_at else starts + self.expiry
         if expires_at <= starts:
             problems.append(("expires_at", "must be after now and after send_at"))
         return send_at, expires_at
@@ -319,20 +365,17 @@ def _nobody(
     if not chain:
         return "channel", f"no provider is set up for {needs.channel}"
     owners = [route for route in chain if routing.owns(route, needs.channel, ours, key)]
-    lacking = {r.name: routing.lacks(r.capabilities, needs) for r in owners or chain}
-    if all(lacking.values()):
-        text = ", ".join(f"{name} cannot send {what}" for name, what in lacking.items())
-        return _field(needs), text
+    lacking = {r.name: routing.lack(r.capabilities, needs) for r in owners or chain}
+    without = {name: lack for name, lack in lacking.items() if lack is not None}
+    if len(without) == len(lacking):
+        text = ", ".join(f"{name} cannot send {what}" for name, (_, what) in without.items())
+        return next(iter(without.values()))[0], text
     able = ", ".join(name for name, what in lacking.items() if what is None)
     return "from", f"is needed: {able} has no sender of its own for {needs.channel}"
 
 
-def _field(needs: Needs) -> str:
-    if needs.template:
-        return "template"
-    if needs.media:
-        return "media"
-    return "html" if needs.html else "type"
+def _quotes(draft: Draft) -> bool:
+    return draft.reply_to is not None and draft.channel in routing.CHATS
 
 
 def _segments(draft: Draft) -> int | None:

@@ -1,11 +1,13 @@
-"""A stored message as its provider is to send it, and what it needs of one. Pure."""
+"""A stored message as its provider is to send it, and what it needs of one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from gateway.addresses import is_user_id
 from gateway.domain import (
     Channel,
     Clock,
@@ -14,7 +16,8 @@ from gateway.domain import (
     OutboundMessage,
     Sender,
 )
-from gateway.routing import Needs, Pick
+from gateway.own_files import OwnFiles
+from gateway.routing import CHATS, Needs, Pick
 from gateway.store.deliveries import Attempt
 
 Row = Mapping[str, Any]
@@ -35,7 +38,7 @@ def outgoing(attempt: Attempt, sender: Sender, origin: str, clock: Clock) -> Out
         type=MessageType(row["type"]),
         body=row["body"],
         content=json.loads(row["content"]) if row["content"] else {},
-        media=tuple(_media(file, origin) for file in media),
+        media=tuple(_media(file) for file in media),
         reply_to=row["reply_to"],
         template=extra.get("template"),
         subject=row["subject"],
@@ -45,24 +48,42 @@ def outgoing(attempt: Attempt, sender: Sender, origin: str, clock: Clock) -> Out
     )
 
 
-def _media(file: dict[str, Any], origin: str) -> OutboundMedia:
-    url = str(file["url"])
+def _media(file: dict[str, Any]) -> OutboundMedia:
     return OutboundMedia(
-        url=origin + url if url.startswith("/") else url,
+        url=str(file["url"]),
         content_type=file.get("content_type"),
         filename=file.get("filename"),
     )
 
 
+async def with_files(message: OutboundMessage, own: OwnFiles, tenant_id: str) -> OutboundMessage:
+    """The same message; its files that are ours as links that its provider can follow.
+
+    Raises:
+        ProviderError: there are none at the moment, and nothing was sent.
+    """
+    lasts = message.validity or 0
+    email = message.email
+    if email is not None and email.attachments:
+        attached = await own.outbound(tenant_id, email.attachments, lasts)
+        message = replace(message, email=replace(email, attachments=attached))
+    if not message.media:
+        return message
+    return replace(message, media=await own.outbound(tenant_id, message.media, lasts))
+
+
 def needs_of(row: Row) -> Needs:
     """What a stored message asks of a provider, but for where its files are."""
     extra = json.loads(row["extra"]) if row["extra"] else {}
+    channel = Channel(row["channel"])
     return Needs(
-        channel=Channel(row["channel"]),
+        channel=channel,
         type=MessageType(row["type"]),
         media=len(json.loads(row["media"])) if row["media"] else 0,
         html="html" in extra,
         template="template" in extra,
+        reply=row["reply_to"] is not None and channel in CHATS,
+        user_id=is_user_id(channel, row["to_address"]),
     )
 
 

@@ -88,6 +88,7 @@ class Restores:
         self._on_turn = on_turn
         self._known: Mark | None = None
         self._written: Mark | None = None
+        self._complained = False
         self._rounds = Rounds("restores", self._turn, poll=poll)
         self.standing: Standing | None = None
 
@@ -136,9 +137,12 @@ class Restores:
             return
         try:
             await asyncio.to_thread(self._memory.write, mark)
-            self._written = mark
         except OSError as error:
-            log.warning("%s cannot be written: %s", self._memory.path, error.strerror)
+            if not self._complained:
+                log.warning("%s cannot be written: %s", self._memory.path, error.strerror)
+            self._complained = True
+        else:
+            self._written, self._complained = mark, False
 
 
 async def seen(batcher: Batcher, reader: Reader) -> Standing:

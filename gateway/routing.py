@@ -19,6 +19,8 @@ from gateway.domain import (
 from gateway.errors import Again, ProviderError, Throttled
 
 WEB = "https://"
+ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
+CHATS = frozenset({Channel.WHATSAPP})  # channels that show what is quoted, read and typed
 LONGEST = (
     3600.0  # seconds that a vendor's Retry-After is believed, for it holds up a person's thread
 )
@@ -46,6 +48,8 @@ class Needs:
     html: bool = False
     template: bool = False
     places: frozenset[str] = frozenset()  # of `Capabilities.media_from`: where its files are
+    reply: bool = False  # it quotes what it answers
+    user_id: bool = False  # the person shows no number
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +63,42 @@ class Retry:
 
 def lacks(capabilities: Capabilities, needs: Needs) -> str | None:
     """What a provider cannot do of what is asked, in words; None: it can."""
+    found = lack(capabilities, needs)
+    return None if found is None else found[1]
+
+
+def lack(capabilities: Capabilities, needs: Needs) -> tuple[str, str] | None:
+    """The same, behind the field of a message that asks for it."""
     if needs.channel not in capabilities.channels:
-        return f"the channel {needs.channel}"
+        return "type", f"the channel {needs.channel}"
     if needs.template and not capabilities.templates:
-        return "templates"
+        return "template", "templates"
     if needs.html and not capabilities.html:
-        return "HTML"
-    if needs.media:
-        if needs.channel not in capabilities.media:
-            return f"media on {needs.channel}"
-        if needs.media > capabilities.max_media:
-            return f"more than {capabilities.max_media} media"
-        if elsewhere := needs.places.difference(capabilities.media_from):
-            return f"files from {', '.join(sorted(elsewhere))}"
-    if needs.type not in capabilities.types:
-        return f"the type {needs.type}"
+        return "html", "HTML"
+    if needs.media and (without := _media(capabilities, needs)):
+        return "media", without
+    if needs.type not in types(capabilities, needs.channel):
+        return "type", f"the type {needs.type}"
+    if needs.reply and not capabilities.replies:
+        return "reply_to", "answers that quote a message"
+    if needs.user_id and not capabilities.user_ids:
+        return "to", "to people who show no number"
+    return None
+
+
+def types(capabilities: Capabilities, channel: Channel) -> frozenset[MessageType]:
+    """What can be said on a channel."""
+    further = capabilities.types_on.get(channel)
+    return capabilities.types | further if further else capabilities.types
+
+
+def _media(capabilities: Capabilities, needs: Needs) -> str | None:
+    if needs.channel not in capabilities.media:
+        return f"media on {needs.channel}"
+    if needs.media > capabilities.max_media:
+        return f"more than {capabilities.max_media} media"
+    if elsewhere := needs.places.difference(capabilities.media_from):
+        return f"files from {', '.join(sorted(elsewhere))}"
     return None
 
 

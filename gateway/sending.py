@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from gateway import routing
 from gateway.circuits import Probe
-from gateway.domain import Clock, OnUnknown, Provider, Receipt
+from gateway.domain import Clock, OnUnknown, OutboundMessage, Provider, Receipt
 from gateway.errors import (
     REASONS,
     AccountRefused,
@@ -27,12 +27,13 @@ from gateway.errors import (
     Throttled,
     Unreachable,
 )
-from gateway.outgoing import outgoing
+from gateway.outgoing import outgoing, with_files
+from gateway.own_files import OwnFiles
 from gateway.routing import Retry, Tried
 from gateway.store.batcher import Batcher
 from gateway.store.claims import Due, names
 from gateway.store.deliveries import SETTLE, Attempt, Outcome
-from gateway.store.inbox import REPORT, Report
+from gateway.store.reports import REPORT, Report
 from gateway.switchboard import Switchboard
 
 log = logging.getLogger("gateway.worker")
@@ -77,6 +78,7 @@ class Sending:
         limits: Limits,
         *,
         origin: str,
+        own_files: OwnFiles | None,
         on_answer: OnAnswer,
     ) -> None:
         self._batcher = batcher
@@ -85,6 +87,7 @@ class Sending:
         self._clock = clock
         self._limits = limits
         self._origin = origin
+        self._own_files = own_files
         self._on_answer = on_answer
         self.stopping = False  # then whoever is cut off is unknown
         self.late: set[asyncio.Task[None]] = set()
@@ -118,12 +121,18 @@ class Sending:
         if spent > self._limits.lease - self._limits.send - GRACE:
             late = Unreachable("the lease would not have outlived the send", code="late")
             return Outcome(attempt, error=late, retry_in=0)
-        sending = self._providers[route.name].send(message)
+        sending = self._sent(route.name, message, attempt.due.tenant_id)
         within = self._limits.send + GRACE  # the adapter's own time is shorter
         asked = self._clock.monotonic()
         outcome = await self._heard(sending, attempt, within)
         self._on_answer(outcome, self._clock.monotonic() - asked)
         return outcome
+
+    async def _sent(self, name: str, message: OutboundMessage, tenant_id: str) -> Receipt:
+        """Asks the provider, once it has addresses of our own files that it can use."""
+        if self._own_files is not None:
+            message = await with_files(message, self._own_files, tenant_id)
+        return await self._providers[name].send(message)
 
     async def _listen(self, attempt: Attempt, late: Awaitable[Receipt]) -> None:
         """A late answer is always applied to its attempt; a late silence tells nothing new."""

@@ -51,7 +51,11 @@ LEAST = {  # below these a gateway is busy with nothing, or gives up what would 
     "inbox_retention": "90m",  # as long as a vendor's envelope may be posted again
     "idempotency_retention": "1m",
 }
-OR_NEVER = {"lookup_after": "100ms", "backfill_after": "1s"}  # or 0, which switches it off
+OR_NEVER = {  # or 0, which switches it off
+    "lookup_after": "100ms",
+    "backfill_after": "1s",
+    "media_retention": "1h",
+}
 MOST = "3650d"
 UNBROKEN = re.compile(r"[^\s\\\x00-\x1f\x7f]+")
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
@@ -133,7 +137,8 @@ class Settings(BaseModel):
     lookup_after: Duration = 30.0  # 0: never
     backfill_after: Duration = 300.0  # 0: never
     message_expiry: Duration = 24 * 3600.0
-    media_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024)
+    media_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, le=1024**3)
+    media_store: str | None = None
 
     request_max_bytes: int = Field(default=1024 * 1024, ge=1024)
     webhook_max_bytes: int = Field(default=1024 * 1024, ge=1024)
@@ -146,6 +151,7 @@ class Settings(BaseModel):
     events_retention: Duration = 7 * 86400.0
     inbox_retention: Duration = 30 * 86400.0
     idempotency_retention: Duration = 72 * 3600.0
+    media_retention: Duration = 0.0  # 0: for ever
 
     @field_validator(*LEAST)
     @classmethod
@@ -179,6 +185,13 @@ class Settings(BaseModel):
     @classmethod
     def _an_origin(cls, value: str | None) -> str | None:
         return None if value is None else _origin(value.strip())
+
+    @field_validator("media_store")
+    @classmethod
+    def _a_place(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[a-z0-9]+://[A-Za-z0-9._/-]+", value.strip()):
+            raise ValueError("must be a place such as s3://bucket/prefix, or unset")
+        return value.strip().rstrip("/") if value else None
 
     @field_validator("trusted_proxies")
     @classmethod

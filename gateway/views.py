@@ -112,6 +112,7 @@ def attempt_view(row: Mapping[str, Any]) -> View:
         "from": row["sender"],
         "status": row["status"],
         "provider_message_id": row["provider_message_id"],
+        "network_id": row["network_id"],
         "error": error,
         "segments": row["segments"],
         "cost": _money(row),

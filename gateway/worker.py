@@ -17,6 +17,7 @@ from gateway.clock import new_id
 from gateway.domain import Clock, Provider
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.outgoing import explained
+from gateway.own_files import OwnFiles
 from gateway.patience import woken
 from gateway.routing import Pick, Wait
 from gateway.sending import Limits, OnAnswer, Sending, tried_of
@@ -45,6 +46,7 @@ class Worker:
         limits: Limits,
         *,
         origin: str,
+        own_files: OwnFiles | None = None,
         on_answer: OnAnswer = lambda outcome, seconds: None,
         only_process: bool = False,
     ) -> None:
@@ -53,7 +55,14 @@ class Worker:
         self._clock = clock
         self._limits = limits
         self._sending = Sending(
-            batcher, providers, board, clock, limits, origin=origin, on_answer=on_answer
+            batcher,
+            providers,
+            board,
+            clock,
+            limits,
+            origin=origin,
+            own_files=own_files,
+            on_answer=on_answer,
         )
         self._only_process = only_process
         self._wake = asyncio.Event()

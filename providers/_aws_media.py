@@ -14,6 +14,7 @@ import mimetypes
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -33,8 +34,26 @@ from providers._fetch import fetch
 from providers._retry_after import retry_after
 
 WEB = "https://"
-LARGEST = 5 << 20  # bytes: more is not even read, as no network carries it
 AT_ONCE = 8  # files held in memory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """What files a channel takes: the ending and the greatest size of each type. More than
+    `largest` bytes are not even read; `animated`: of a picture that moves."""
+
+    endings: Mapping[str, str]
+    limits: Mapping[str, int]
+    largest: int
+    animated: int | None = None
+
+    def limit(self, kind: str, data: bytes) -> int:
+        """The most bytes that a file may have."""
+        moves = data[12:16] == b"VP8X" and len(data) > FLAGS and data[FLAGS] & MOVES
+        return self.animated if moves and self.animated is not None else self.limits[kind]
+
+
+FLAGS, MOVES = 20, 0x02  # "WebP Container Specification", Extended File Format: Animation
 
 # "MMS file types, size and character limits" (AWS End User Messaging SMS user guide)
 IMAGES = {"image/gif": "gif", "image/jpeg": "jpg", "image/png": "png"}
@@ -56,8 +75,11 @@ OTHERS = {
     "text/x-vcard": "vcf",
     "application/pdf": "pdf",
 }
-TYPES = {**IMAGES, **OTHERS}
-LIMITS = {**dict.fromkeys(OTHERS, 600 << 10), **dict.fromkeys(IMAGES, 2 << 20)}
+MMS = Taken(
+    endings={**IMAGES, **OTHERS},
+    limits={**dict.fromkeys(OTHERS, 600 << 10), **dict.fromkeys(IMAGES, 2 << 20)},
+    largest=5 << 20,  # no network carries more
+)
 ALIASES = {"image/jpg": "image/jpeg", "audio/mp3": "audio/mpeg", "audio/x-m4a": "audio/mp4"}
 
 # How the files of those types begin. A container tells what it is, not whether it has a picture.
@@ -127,7 +149,13 @@ class Bucket:
         inside = url.removeprefix(f"s3://{self._name}/")
         return url.startswith(WEB) or (inside != url and bool(inside.strip()))
 
-    async def filled(self, message: OutboundMessage, within: float) -> list[str]:
+    def key(self, url: str) -> str:
+        """A file's key in the bucket."""
+        return url.removeprefix(f"s3://{self._name}/")
+
+    async def filled(
+        self, message: OutboundMessage, within: float, taken: Taken = MMS
+    ) -> list[str]:
         """The URLs of a message's files in the bucket, once they are there.
 
         Raises:
@@ -138,7 +166,8 @@ class Bucket:
         """
         try:
             async with asyncio.timeout(within):
-                return [await self._url(message, n, within) for n in range(len(message.media))]
+                numbers = range(len(message.media))
+                return [await self._url(message, n, within, taken) for n in numbers]
         except TimeoutError:
             failure: ProviderError = Unreachable("no time was left to bring the file", code="media")
         except Ambiguous as error:  # what may have been written is a file, and no message
@@ -165,17 +194,17 @@ class Bucket:
         finally:
             self._few.release()
 
-    async def _url(self, message: OutboundMessage, number: int, within: float) -> str:
+    async def _url(self, message: OutboundMessage, number: int, within: float, taken: Taken) -> str:
         wanted = message.media[number]
-        if not wanted.url.startswith(WEB):
+        if wanted.read is None and not wanted.url.startswith(WEB):
             return wanted.url
         async with self._turn(within / 2):
-            file = await fetch(wanted.url, limit=LARGEST, timeout=within)
-            kind = type_of(file, wanted)
-            if len(file.data) > LIMITS[kind]:
-                text = f"AWS: files of the type {kind} may have {LIMITS[kind]} bytes"
+            file = await _brought(wanted, taken.largest, within)
+            kind = type_of(file, wanted, taken)
+            if len(file.data) > (most := taken.limit(kind, file.data)):
+                text = f"AWS: files of the type {kind} may have {most} bytes"
                 raise Unsupported(text, code="too_large")
-            key = f"{self._folder}/{message.message_id}/{number}.{TYPES[kind]}"
+            key = f"{self._folder}/{message.message_id}/{number}.{taken.endings[kind]}"
             await self._aws.call(lambda _: self._write(key, kind, file.data), PUT, within=within)
         return f"s3://{self._name}/{key}"
 
@@ -184,6 +213,13 @@ class Bucket:
         self._client.put_object(
             Bucket=self._name, Key=key, Body=data, ContentType=kind, ChecksumSHA256=digest
         )
+
+
+async def _brought(wanted: OutboundMedia, largest: int, within: float) -> FetchedMedia:
+    """A file, from the web if it is not our own."""
+    if wanted.read is None:
+        return await fetch(wanted.url, limit=largest, timeout=within)
+    return FetchedMedia(data=await wanted.read(largest), content_type=wanted.content_type)
 
 
 def _answered(response: Any = None, **_: Any) -> None:
@@ -209,19 +245,25 @@ def _refused(status: int, code: str, headers: Mapping[str, str]) -> NoReturn:
     raise PUT.error(Unreachable if passes else AccountRefused, code)
 
 
-def type_of(file: FetchedMedia, wanted: OutboundMedia) -> str:
+def type_of(file: FetchedMedia, wanted: OutboundMedia, taken: Taken = MMS) -> str:
     """The type of a file: by its first bytes, else as it was declared, served, or named.
 
     Raises:
         Unsupported: AWS does not take it.
     """
-    named = mimetypes.guess_type(urlsplit(wanted.url).path)[0]
-    told = [_bare(kind) for kind in (wanted.content_type, file.content_type, named)]
-    said = next((kind for kind in told if kind and kind != ELSE), ELSE)
+    said = told(wanted, file.content_type)
     kind = sniffed(file.data, audio=said.startswith("audio/")) or said
-    if kind not in TYPES:
+    if kind not in taken.endings:
         raise Unsupported(f"AWS: no files of the type {kind}", code="media_type")
     return kind
+
+
+def told(wanted: OutboundMedia, served: str | None = None) -> str:
+    """The type of a file as it was declared, served, or named."""
+    named = mimetypes.guess_type(wanted.filename or "")[0]
+    named = named or mimetypes.guess_type(urlsplit(wanted.url).path)[0]
+    kinds = (_bare(kind) for kind in (wanted.content_type, served, named))
+    return next((kind for kind in kinds if kind and kind != ELSE), ELSE)
 
 
 def _bare(kind: str | None) -> str:
@@ -230,11 +272,13 @@ def _bare(kind: str | None) -> str:
 
 
 def sniffed(data: bytes, *, audio: bool) -> str | None:
-    """What a file's first bytes say; None: nothing that AWS takes."""
+    """What a file's first bytes say; None: nothing that is known here."""
     if data[4:8] == b"ftyp":
         brand = data[8:12]
         kind = next((kind for start, kind in BRANDS if brand.startswith(start)), "video/mp4")
         return kind.replace("video/", "audio/") if audio and kind in WITH_SOUND_ALONE else kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
     if SOUND.match(data):
         return "audio/mpeg"
     return next((kind for start, kind in STARTS if data.startswith(start)), None)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache
+from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -165,15 +166,12 @@ def _read(response: BaseHTTPResponse) -> bytes:
     return bytes(whole)
 
 
-class _Body:
-    """An answer's body in the shape that botocore reads."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
+class _Body(BytesIO):
+    """An answer's body in the shapes that botocore reads: at once, or, of a file, as a stream."""
 
     def stream(self) -> Iterator[bytes]:
         """The whole of it."""
-        yield self._body
+        yield self.getvalue()
 
 
 def _depart(connection: HTTPConnection) -> float:

@@ -158,6 +158,15 @@ class AwsSns:
     capabilities = Capabilities(channels=SMS, seats=SEATS)
 
     @classmethod
+    def variants(cls) -> Mapping[str, Capabilities]:
+        """What it can, by how it is set up."""
+        return {
+            "by SNS": cls.capabilities,
+            "with an identity": _able(""),
+            "with a bucket, too": _able("AWS_MEDIA_BUCKET"),
+        }
+
+    @classmethod
     def connection(cls, settings: AwsSnsSettings) -> Connection:
         """The connection that the environment makes."""
         senders = {Channel.SMS: settings.sender}
@@ -249,7 +258,8 @@ class AwsSns:
                 raise Unsupported(f"AWS: {text}", code=code)
 
     def _reads(self, message: OutboundMessage) -> bool:
-        return self._bucket is None or all(self._bucket.reads(f.url) for f in message.media)
+        bucket = self._bucket
+        return bucket is None or all(f.read or bucket.reads(f.url) for f in message.media)
 
     @property
     def _unit(self) -> str:

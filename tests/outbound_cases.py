@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from gateway.catalog import CATALOG, Entry
 from gateway.domain import Channel, MessageType, OutboundMedia, OutboundMessage, Sender
 from gateway.settings import Environment
 from providers._http import Http
+from tests.vendors import Request
 
 CASES = Path(__file__).parent / "cases"
 TO = "+15557654321"
@@ -98,6 +100,27 @@ def expanded(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"repeat"}:
         return value["repeat"][0] * value["repeat"][1]
     return [expanded(each) for each in value] if isinstance(value, list) else value
+
+
+def usual(setup: Setup, **fields: Any) -> OutboundMessage:
+    """A message as a provider usually gets it: what `provider.json` says of it is its own."""
+    return message(**{**setup.data.get("message", {}), **fields})
+
+
+def told(setup: Setup, request: Request) -> Mapping[str, Any]:
+    """The fields of a sending request; one that holds JSON in base64 is read."""
+    inside = setup.data.get("inside")
+    if inside is None:
+        return request.fields
+    return {**request.fields, inside: json.loads(b64decode(request.fields[inside]))}
+
+
+def text_of(setup: Setup, request: Request) -> Any:
+    """The text of a message on the wire."""
+    found: Any = told(setup, request)
+    for name in setup.data["text_field"].split("."):
+        found = found[name]
+    return found
 
 
 def message(**fields: Any) -> OutboundMessage:

@@ -33,6 +33,7 @@ ACCOUNT = "AC00000000000000000000000000000001"
 OURS = "+15550009999"
 PUBLIC = "https://gateway.example.com"
 PATIENCE = 20.0
+ROOT = Path(__file__).parents[1]
 
 T = TypeVar("T")
 
@@ -268,12 +269,14 @@ def in_thread(environment: Mapping[str, str], *, working: bool = True) -> Iterat
 
 @dataclass
 class Process:
-    """`gateway serve` as a process, started again on the same data and port."""
+    """`gateway serve` as a process, started again on the same data and port. `program` is what
+    Python runs."""
 
     environment: dict[str, str]
     port: int
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    program: tuple[str, ...] = ("-c", "from gateway.cli import main; main()", "serve")
 
     @property
     def client(self) -> Client:
@@ -282,17 +285,21 @@ class Process:
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
-        kept = ("PATH", "HOME", "LD_PRELOAD", "PYTHONPATH")
-        inherited = {n: os.environ[n] for n in kept if n in os.environ}
+        self.spawn()
+        eventually(self._answers, "the gateway's first answer", within=60)
+
+    def spawn(self) -> None:
+        """Starts it."""
+        inherited = {n: os.environ[n] for n in ("PATH", "HOME", "LD_PRELOAD") if n in os.environ}
+        own = {"PORT": str(self.port), "PYTHONPATH": str(ROOT)}  # this checkout, installed or not
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from gateway.cli import main; main()", "serve"],
-                env={**inherited, **self.environment, "PORT": str(self.port)},
+                [sys.executable, *self.program],
+                env={**inherited, **self.environment, **own},
                 stdout=log,
                 stderr=log,
                 cwd=self.log.parent,
             )
-        eventually(self._answers, "the gateway's first answer")
 
     def _answers(self) -> bool:
         assert self.process is not None

@@ -282,7 +282,6 @@ def golden() -> dict[str, tuple[WebhookRequest, str]]:
         "log": request(notification(entry, 9)),
         "plain_text": request(notification("The lights are on.\n", 10, Subject="Hello")),
         "number": request(notification("17", 11)),
-        "whatsapp": request(notification({"context": {}, "whatsAppWebhookEntry": "{}"}, 12)),
         "subscription": request(confirmation()),
         "unsubscribed": request(confirmation("UnsubscribeConfirmation", 2)),
     }
@@ -308,14 +307,19 @@ def golden() -> dict[str, tuple[WebhookRequest, str]]:
 
 
 def main() -> None:
-    """Writes the cases with a new key; what they become is written down, to be read."""
+    """Writes the cases with a new key."""
+    write("aws_sns", golden())
+
+
+def write(name: str, cases: Mapping[str, tuple[WebhookRequest, str]]) -> None:
+    """Writes a webhook's golden cases; what they become is written down, to be read."""
     from tests.webhook_cases import CASES, described
 
-    folder = CASES / "aws_sns" / "inbound"
+    folder = CASES / name / "inbound"
     (folder / "_served").mkdir(parents=True, exist_ok=True)
     (folder / "_served" / FILE).write_bytes(signer().pem)
     written(folder / "_settings.json", {"AWS_SNS_TOPIC_ARNS": TOPIC})
-    for name, (made, outcome) in golden().items():
+    for case, (made, outcome) in cases.items():
         expect: dict[str, Any] = {outcome: True}
         if outcome == "events":
             webhook = hook(source())
@@ -325,9 +329,9 @@ def main() -> None:
                     del event["dedupe_key"]
         elif outcome.isdecimal():
             expect = {"refused": int(outcome)}
-        (folder / f"{name}.body").write_bytes(made.body)
+        (folder / f"{case}.body").write_bytes(made.body)
         written(
-            folder / f"{name}.json",
+            folder / f"{case}.json",
             {"url": made.url, "headers": dict(made.headers), "expect": expect},
         )
 

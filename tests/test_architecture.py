@@ -147,6 +147,18 @@ def test_words_and_errors_import_the_standard_library_and_errors_the_words(modul
     assert ours(module) <= ours_too
 
 
+@of([m for m in ALL if m.name == "gateway.client"])
+def test_the_client_stands_on_nothing_of_ours(module: Module) -> None:
+    assert not ours(module)
+    roots = {i.module.partition(".")[0] for i in module.imports}
+    assert roots - sys.stdlib_module_names == {"requests"}
+
+
+@of([m for m in ALL if not m.within("gateway.commands")])
+def test_only_commands_use_the_client(module: Module) -> None:
+    assert "gateway.client" not in ours(module)
+
+
 @of(ADAPTERS)
 def test_an_adapter_knows_the_words_the_errors_and_its_own_helpers(module: Module) -> None:
     package = module.name.partition(".")[0]

@@ -308,7 +308,6 @@ UNREAD: dict[str, Any] = {
     "ses:complaint": {"notificationType": "Complaint", "complaint": {}, "mail": {}},
     "ses:received": {"notificationType": "Received", "mail": {}, "content": "x"},
     "ses:rendering-failure": {"eventType": "Rendering Failure", "mail": {}},
-    "whatsapp": {"whatsAppWebhookEntry": "{}", "context": {}},
     "eventbridge:social-messaging": {"detail-type": "x", "source": "aws.social-messaging"},
     "event:registration-changed": {"eventType": "Registration changed", "messageId": "x"},
     "status:text_dreamt_of": {"eventType": "TEXT_DREAMT_OF", "messageId": "x"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,7 +187,7 @@ def _damage(database: Path, sid: str) -> None:
         "verdict": "test",
         "state": "malformed",
         "detail": "an earlier version",
-        "received_at": 0,
+        "received_at": int(time.time() * 1000),
         "replayed_at": None,
     }
     with sqlite3.connect(database, timeout=10) as connection:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from gateway.media import Folder, sniff
+from gateway.files import Folder
+from gateway.kinds import sniff
 from tests.running import (
     ACCOUNT,
     Client,
@@ -143,8 +145,8 @@ def test_a_type_is_read_from_the_bytes(data: bytes, kind: str) -> None:
 
 def test_a_file_is_written_whole_and_for_us_alone(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    folder.write("default", "med_1", PNG)
-    path = folder.path("default", "med_1")
+    asyncio.run(folder.put("default/med_1", PNG, "image/png"))
+    path = folder.path("default/med_1")
     assert path.read_bytes() == PNG
     assert path.stat().st_mode & 0o077 == 0
     assert list(tmp_path.rglob("*.part")) == []

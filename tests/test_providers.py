@@ -34,6 +34,9 @@ from tests.outbound_cases import (
     outbound,
     provider,
     settings_of,
+    text_of,
+    told,
+    usual,
 )
 from tests.vendors import Behaviour, Fault, LoopbackVendor, Reply
 
@@ -149,10 +152,11 @@ async def test_a_message_stands_on_the_wire_as_the_case_says(
 ) -> None:
     async with provider(entry, vendor.url) as made:
         await made.send(message(**case["message"]))
-    assert [request.method for request in vendor.requests] == ["POST"]
-    (request,) = vendor.requests
+    *before, request = vendor.requests
+    assert [one.path for one in before] == case.get("before", [])  # a file's, and no message's
+    assert request.method == "POST"
     for kind in {"form", "json"} & case.keys():
-        assert getattr(request, kind) == {k: expanded(v) for k, v in case[kind].items()}
+        assert told(entry, request) == {k: expanded(v) for k, v in case[kind].items()}
     named = {name: request.headers.get(name) for name in case.get("headers", {})}
     assert named == case.get("headers", {})
 
@@ -169,7 +173,7 @@ async def test_a_message_is_printed_as_the_case_says(
 @each(PROVIDERS)
 async def test_one_message_is_one_request(entry: Setup, vendor: LoopbackVendor) -> None:
     async with provider(entry, vendor.url) as made:
-        receipt = await made.send(message(body="once"))
+        receipt = await made.send(usual(entry, body="once"))
     assert isinstance(receipt, Receipt)
     assert receipt.provider_message_id
     assert receipt.status in (Status.ACCEPTED, Status.SENT)
@@ -180,7 +184,7 @@ async def test_one_message_is_one_request(entry: Setup, vendor: LoopbackVendor) 
 async def test_many_at_once_have_one_request_and_one_id_each(
     entry: Setup, vendor: LoopbackVendor
 ) -> None:
-    sent = [message(attempt_id=f"att_{n}", body=f"text {n}") for n in range(200)]
+    sent = [usual(entry, attempt_id=f"att_{n}", body=f"text {n}") for n in range(200)]
     async with provider(entry, vendor.url) as made:
         receipts = await asyncio.gather(*(made.send(each) for each in sent))
     assert len({receipt.provider_message_id for receipt in receipts}) == len(sent)
@@ -192,7 +196,7 @@ async def test_what_it_already_knows_of_a_message_names_its_attempt(
     entry: Setup, vendor: LoopbackVendor
 ) -> None:
     async with provider(entry, vendor.url) as made:
-        receipt = await made.send(message(attempt_id="att_known", body="x"))
+        receipt = await made.send(usual(entry, attempt_id="att_known", body="x"))
     for update in receipt.updates:
         assert (update.attempt_id, update.recipient) == ("att_known", TO)
         assert update.provider_message_id == receipt.provider_message_id
@@ -205,8 +209,8 @@ async def test_text_of_every_kind_arrives_as_it_was_written(
     entry: Setup, kind: str, vendor: LoopbackVendor
 ) -> None:
     async with provider(entry, vendor.url) as made:
-        await made.send(message(body=TEXTS[kind]))
-    assert vendor.requests[0].fields[entry.data["text_field"]] in (TEXTS[kind], [TEXTS[kind]])
+        await made.send(usual(entry, body=TEXTS[kind]))
+    assert text_of(entry, vendor.requests[0]) in (TEXTS[kind], [TEXTS[kind]])
 
 
 @each(WIRED)
@@ -214,7 +218,7 @@ async def test_half_a_surrogate_pair_is_refused_and_not_sent(
     entry: Setup, vendor: LoopbackVendor
 ) -> None:
     async with provider(entry, vendor.url) as made:
-        failed = await error_from(made, message(body="half \ud83d"))
+        failed = await error_from(made, usual(entry, body="half \ud83d"))
     assert failed.sent_nothing
     assert vendor.count == 0
 
@@ -226,7 +230,7 @@ async def test_every_fault_has_its_class_and_one_request(
 ) -> None:
     vendor.always, expected = FAULTS[fault]
     async with provider(entry, vendor.url, timeout=1.5) as made:
-        failed = await error_from(made, message(body="once"))
+        failed = await error_from(made, usual(entry, body="once"))
         await asyncio.sleep(0)
     assert type(failed) is expected
     assert vendor.count == (0 if fault == "drop_before" else 1)
@@ -246,7 +250,7 @@ async def test_a_throttled_answer_says_when_to_come_back(
         for headers in ({"Retry-After": "7"}, date, {}, {"Retry-After": "soon"})
     )
     async with provider(entry, vendor.url) as made:
-        waits = [(await error_from(made, message(body="x"))).retry_after for _ in range(4)]
+        waits = [(await error_from(made, usual(entry, body="x"))).retry_after for _ in range(4)]
     assert waits == [7.0, 30.0, None, None]
 
 
@@ -254,13 +258,13 @@ async def test_a_throttled_answer_says_when_to_come_back(
 async def test_a_closed_port_is_unreachable(entry: Setup, vendor: LoopbackVendor) -> None:
     vendor.stop()
     async with provider(entry, vendor.url) as made:
-        assert type(await error_from(made, message(body="x"))) is Unreachable
+        assert type(await error_from(made, usual(entry, body="x"))) is Unreachable
 
 
 @each(WIRED)
 async def test_a_failed_handshake_is_unreachable(entry: Setup, vendor: LoopbackVendor) -> None:
     async with provider(entry, vendor.url.replace("http:", "https:")) as made:
-        failed = await error_from(made, message(body="x"))
+        failed = await error_from(made, usual(entry, body="x"))
     assert (type(failed), failed.code) == (Unreachable, "tls")
     assert vendor.count == 0
 
@@ -268,7 +272,7 @@ async def test_a_failed_handshake_is_unreachable(entry: Setup, vendor: LoopbackV
 @each(WIRED)
 async def test_an_unknown_name_is_unreachable(entry: Setup) -> None:
     async with provider(entry, "https://no-such-host.invalid") as made:
-        failed = await error_from(made, message(body="x"))
+        failed = await error_from(made, usual(entry, body="x"))
     assert (type(failed), failed.code) == (Unreachable, "dns")
 
 
@@ -293,7 +297,7 @@ async def test_a_connection_that_is_never_made_is_unreachable(
 ) -> None:
     total, connect = limits
     async with deaf() as url, provider(entry, url, timeout=total, connect_timeout=connect) as made:
-        failed = await error_from(made, message(body="x"))
+        failed = await error_from(made, usual(entry, body="x"))
     assert (type(failed), failed.code) == (Unreachable, "connect_timeout")
 
 
@@ -303,13 +307,13 @@ async def test_a_cancelled_send_is_cancelled_and_leaves_nothing_open(
 ) -> None:
     vendor.plan.append(Fault.STALL)
     async with provider(entry, vendor.url) as made:
-        sending = asyncio.create_task(made.send(message(body="cancelled")))
+        sending = asyncio.create_task(made.send(usual(entry, body="cancelled")))
         await until(lambda: vendor.count == 1)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
         await until(lambda: not vendor.open)
-        await made.send(message(body="the next one"))
+        await made.send(usual(entry, body="the next one"))
     await until(lambda: not vendor.open)
     assert vendor.count == 2
 
@@ -325,10 +329,10 @@ async def test_no_secret_and_nothing_personal_is_in_any_error_or_log(
         vendor.stop()
     elif fault in FAULTS:
         vendor.always = FAULTS[fault][0]
-    body = f"{TOKEN} " * (200 if fault == "unsupported" else 1)
+    body = f"{TOKEN} " * (400 if fault == "unsupported" else 1)
     callback = f"https://gateway.example.com/{TOKEN}"
     async with provider(entry, url, timeout=0.3) as made:
-        failed = await error_from(made, message(body=body, callback_url=callback))
+        failed = await error_from(made, usual(entry, body=body, callback_url=callback))
     shown = "".join(traceback.format_exception(failed)) + repr(failed) + caplog.text
     assert failed.__context__ is None or failed.__suppress_context__
     for hidden in hidden_in(entry):

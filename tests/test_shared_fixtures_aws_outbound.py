@@ -1,9 +1,11 @@
-"""Requests that boto3 was seen to send for SMS, with AWS's answers, in a folder beside the
-repository, where there is one: ours say the same, and the answers mean what they are."""
+"""Requests that boto3 was seen to send for SMS and WhatsApp, with AWS's answers, in a folder beside
+the repository, where there is one: ours say the same, and the answers mean what they are."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -16,9 +18,11 @@ from gateway.errors import (
     Ambiguous,
     ProviderError,
     Rejected,
+    SenderRefused,
     Throttled,
 )
-from tests.outbound_cases import Setup, entry_of, message, provider
+from tests.aws_social import invalid, parameters, refusal
+from tests.outbound_cases import Setup, entry_of, message, provider, usual
 from tests.vendors import LoopbackVendor, Reply, Request
 
 pytestmark = pytest.mark.anyio
@@ -62,6 +66,28 @@ SENT: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     ),
 }
 # What the recordings say and we do not, or in other words: our ids, and options that we leave.
+NUMBER = "phone-number-id-976c72a700aac43eaf573ae050000000"
+READ = "wamid.HBgLMTQyNTY5ODgzMDIVAgASGCBDNzBDRjM5MDU2ODEwMDkwREY4ODBDRDE0RjVGRkexample"
+MEDIA = "530339869524171"
+PICTURE = {
+    "to": "+14255550150",
+    "type": "image",
+    "media": [{"url": "s3://my-bucket/out/receipt.png"}],
+}
+STATEMENT = {"name": "statement", "language": "en_US", "variables": {"1": "1000"}}
+# The same of WhatsApp: what is done with a provider, and which of its requests is the recorded one.
+SOCIAL: dict[str, tuple[Callable[[Any], Awaitable[Any]], int]] = {
+    "social-send-text": (lambda made: sending(made, to="+14255550150", body="Olá 👋"), 0),
+    "social-send-template": (
+        lambda made: sending(made, to="+14255550150", type="template", template=STATEMENT),
+        0,
+    ),
+    "social-mark-read": (lambda made: made.mark_read(READ, typing=True), 0),
+    "social-post-media": (lambda made: sending(made, **PICTURE), 0),
+    "social-delete-media": (lambda made: sending(made, **PICTURE), 2),  # what was not sent
+}
+# Asked for what comes in, and recorded with messages that are not ours.
+ELSEWHERE = {"social-get-media"}
 OURS = {"Context", "ConfigurationSetName", "DryRun", "ProtectConfigurationId"}
 HEADERS = ("content-type", "x-amz-target")
 # What each recorded answer means.
@@ -72,6 +98,13 @@ ANSWERS: dict[str, tuple[type[Any], str]] = {
     "sns-publish-sms-invalid-number": (Rejected, "InvalidParameter"),
     "sns-publish-sms-optedout": (Rejected, "OptedOut"),
     "sns-publish-sms-throttled": (Throttled, "Throttling"),
+    "social-mark-read": (Ambiguous, "http_200"),  # no answer to a message: there is no id
+    "social-send-dependency": (Ambiguous, "DependencyException"),
+    "social-send-invalid": (Rejected, "InvalidParametersException"),
+    "social-send-notfound": (SenderRefused, "ResourceNotFoundException"),
+    "social-send-template": (Receipt, "6d69f07a-c317-4278-9d5c-6a84078419ec"),
+    "social-send-text": (Receipt, "6d69f07a-c317-4278-9d5c-6a84078419ec"),
+    "social-send-throttled": (Throttled, "ThrottledRequestException"),
     "smsvoice-optedout": (Rejected, "DESTINATION_PHONE_NUMBER_OPTED_OUT"),
     "smsvoice-quota": (AccountRefused, "MONTHLY_SPEND_LIMIT_REACHED_FOR_TEXT"),
     "smsvoice-send-media": (Receipt, "5e3b8790-60c0-4430-9b2b-658bdexample"),
@@ -88,9 +121,10 @@ def folder() -> Path | None:
 
 
 def collected() -> dict[str, dict[str, Any]]:
-    """The recorded sends of SMS, by name."""
+    """The recorded sends of SMS, and everything of WhatsApp, by name."""
     found = folder()
-    paths = [*found.glob("sns-publish-*.json"), *found.glob("smsvoice-*.json")] if found else []
+    kinds = ("sns-publish-*.json", "smsvoice-*.json", "social-*.json")
+    paths = [path for kind in kinds for path in found.glob(kind)] if found else []
     return {path.stem: json.loads(path.read_text()) for path in sorted(paths)}
 
 
@@ -98,10 +132,13 @@ CASES = collected()
 
 
 def test_the_recordings_are_all_looked_at_where_the_folder_is() -> None:
-    assert set(CASES) == (set(ANSWERS) if folder() is not None else set())
+    known = {*ANSWERS, *SOCIAL, *ELSEWHERE}
+    assert set(CASES) == (known if folder() is not None else set())
 
 
 def setup_for(case: dict[str, Any]) -> Setup:
+    if case["service"] == "socialmessaging":
+        return entry_of("aws_whatsapp")
     return entry_of("aws_sns", "publish" if case["service"] == "sns" else "text")
 
 
@@ -120,7 +157,39 @@ def attributes(fields: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
+async def sending(made: Any, **fields: Any) -> None:
+    """Sends a WhatsApp message, whatever is said to it."""
+    with suppress(ProviderError):
+        await made.send(message(channel="whatsapp", sender={"pool": NUMBER}, **fields))
+
+
 if CASES:
+
+    @pytest.mark.parametrize("name", SOCIAL)
+    async def test_our_request_about_whatsapp_is_the_recorded_one(name: str) -> None:
+        setup, (act, place) = entry_of("aws_whatsapp"), SOCIAL[name]
+        refused = refusal("InvalidParametersException")
+        with LoopbackVendor() as vendor:
+            vendor.plan.append(Reply(body=json.dumps({"mediaId": MEDIA}).encode()))
+            vendor.always = refused
+            if "media" not in name:
+                vendor.plan.clear()
+            more = {"AWS_MEDIA_BUCKET": "my-bucket", "AWS_WHATSAPP_PHONE_NUMBER_ID": NUMBER}
+            async with provider(setup, vendor.url, **more) as made:
+                with suppress(ProviderError):
+                    await act(made)
+        theirs, ours = CASES[name]["request"], vendor.requests[place]
+        recorded = {key.lower(): value for key, value in theirs["headers"].items()}
+        assert list(invalid(ours)) == []
+        assert (ours.method, ours.path.partition("?")[0]) == (
+            theirs["method"],
+            theirs["path"].partition("?")[0],
+        )
+        assert ours.headers.get("content-type") == recorded.get("content-type")
+        assert signed_names(ours.headers["authorization"]) >= signed_names(
+            recorded["authorization"]
+        )
+        assert said(parameters(ours)) == said(parameters(recording(theirs)))
 
     @pytest.mark.parametrize("name", SENT)
     async def test_our_request_is_the_recorded_one(name: str) -> None:
@@ -144,7 +213,7 @@ if CASES:
             k: v for k, v in expected.items() if k not in OURS
         }
 
-    @pytest.mark.parametrize("name", CASES)
+    @pytest.mark.parametrize("name", ANSWERS)
     async def test_a_recorded_answer_means_what_it_is(name: str) -> None:
         case = CASES[name]
         said = case["response"]
@@ -153,10 +222,25 @@ if CASES:
                 status=said["status"], headers=said["headers"], body=said["body"].encode()
             )
             async with provider(setup_for(case), vendor.url) as made:
-                result = await outcome(made)
+                result = await outcome(made, setup_for(case))
             assert vendor.count == 1
         known = result.provider_message_id if isinstance(result, Receipt) else result.code
         assert (type(result), known) == ANSWERS[name]
+
+
+def recording(request: dict[str, Any]) -> Request:
+    """A recorded request as one that was heard."""
+    head = f"{request['method']} {request['path']} HTTP/1.1\r\n\r\n"
+    return Request(head.encode(), request["body"].encode())
+
+
+def said(given: dict[str, Any]) -> dict[str, Any]:
+    """What a request about WhatsApp says, but for our own attempt."""
+    if "message" not in given:
+        return given
+    inner = json.loads(given["message"])
+    inner.pop("biz_opaque_callback_data", None)
+    return {**given, "message": inner}
 
 
 def signed_names(authorization: str) -> set[str]:
@@ -164,10 +248,10 @@ def signed_names(authorization: str) -> set[str]:
     return set(authorization.partition("SignedHeaders=")[2].partition(",")[0].split(";"))
 
 
-async def outcome(made: Any) -> Receipt | ProviderError:
+async def outcome(made: Any, setup: Setup) -> Receipt | ProviderError:
     """The receipt, or the error instead of it."""
     try:
-        receipt: Receipt = await made.send(message(body="x"))
+        receipt: Receipt = await made.send(usual(setup, body="x"))
     except ProviderError as error:
         return error
     return receipt

@@ -63,10 +63,42 @@ def test_a_chat_by_aws(served: Served) -> None:
     assert [message["body"] for message in found] == ["anybody there?"]
 
 
-def test_what_aws_has_no_way_to_say_is_told(served: Served) -> None:
-    done = served.desk.run(*SAYS, "--channel", "whatsapp", "--body", "hi", "--provider", "aws")
+@pytest.mark.parametrize("name", ["aws", "aws_whatsapp", "aws-sns"])
+def test_somebody_writes_by_whatsapp_through_aws(served: Served, name: str) -> None:
+    whatsapp = (*SAYS, "--channel", "whatsapp", "--name", "Ada", "--provider", name)
+    done = served.desk.run(*whatsapp, "--body", f"olá {name}")
+    assert done.code == 0, done.err
+    message = served.api.message(done.field("id"))
+    assert (message["from"], message["to"], message["body"]) == (PERSON, OURS, f"olá {name}")
+    assert (message["provider"], message["channel"]) == ("aws_whatsapp", "whatsapp")
+    done = served.desk.run(*whatsapp, "--button", "Yes:confirm-7")
+    pressed = served.api.message(done.field("id"))
+    assert pressed["content"] == {"kind": "button", "id": "confirm-7", "title": "Yes"}
+    thread = served.api.get(f"/api/conversations/{pressed['conversation_id']}")
+    assert (thread["name"], thread["address"]) == ("Ada", PERSON)
+
+
+def test_a_chat_by_whatsapp_through_aws(served: Served) -> None:
+    chat = ("simulate", "chat", "--to", OURS, "--linger", "0", "--provider", "aws")
+    more = ("--channel", "whatsapp", "--from", "+15551230056")
+    done = served.desk.run(*chat, *more, said="one\ntwo\n")
+    assert (done.code, done.err) == (0, "")
+    found = served.api.get("/api/messages", **{"from": "+15551230056"})["items"]
+    assert [message["body"] for message in found] == ["two", "one"]
+
+
+def test_what_aws_has_no_way_to_say_is_told(served: Served, tmp_path: Path) -> None:
+    files = tmp_path / "a.png", tmp_path / "b.png"
+    for file in files:
+        file.write_bytes(b"\x89PNG\r\n\x1a\n")
+    media = [word for file in files for word in ("--media", str(file))]
+    desk = Desk(tmp_path, {"GATEWAY_ENV": "development"})
+    done = desk.run(*SAYS, "--provider", "aws", *media)
     assert done.code == 1
-    assert "plain SMS only" in done.err
+    assert "plain SMS and WhatsApp only" in done.err
+    done = desk.run(*SAYS, "--channel", "whatsapp", "--provider", "aws", *media)
+    assert done.code == 1
+    assert "it holds one" in done.err
 
 
 def test_what_nobody_could_read_is_not_posted(served: Served) -> None:
@@ -81,7 +113,7 @@ def test_what_nobody_could_read_is_not_posted(served: Served) -> None:
 def test_a_provider_that_is_not_there_is_told(served: Served) -> None:
     done = served.desk.run(*SAYS, "--body", "hi", "--provider", "azure")
     assert done.code == 2
-    assert "aws_sns, console, twilio" in done.err
+    assert "aws_sns, aws_whatsapp, console, twilio" in done.err
 
 
 def test_production_can_sign_nothing_as_aws(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ Whatever was answered 2xx is in the conversations in the end, once, in the order
 from __future__ import annotations
 
 import resource
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -17,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import requests
 
 from gateway._spool_intake import PATIENCE
 from gateway.store.database import Database
-from tests.databases import Wire
+from tests.databases import Wire, locked
 from tests.running import (
     Client,
     Process,
@@ -45,21 +43,6 @@ class Outage:
 
     url: str
     away: Callable[[], Any]
-
-
-@contextmanager
-def locked(url: str) -> Iterator[None]:
-    """Somebody else writes into the database, and does not come to an end."""
-    if url.startswith("sqlite"):
-        sqlite = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-        sqlite.execute("PRAGMA busy_timeout=10000")
-        sqlite.execute("BEGIN EXCLUSIVE")
-        yield
-        sqlite.close()
-        return
-    with psycopg.connect(url.replace("+psycopg", "")) as connection:
-        connection.execute("LOCK TABLE inbox IN EXCLUSIVE MODE")
-        yield
 
 
 @contextmanager

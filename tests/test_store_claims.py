@@ -8,9 +8,10 @@ from threading import Barrier
 import pytest
 
 from gateway.clock import new_id
+from gateway.store import queries
 from gateway.store.claims import CLAIM, Claim
 from gateway.store.database import Database
-from tests.stored import HOUR, Store, future, new_message, person
+from tests.stored import HOUR, TENANT, Store, future, new_message, person
 
 
 def test_a_message_is_leased_once(store: Store) -> None:
@@ -97,9 +98,24 @@ def test_it_waits_while_the_first_waits_for_a_retry(store: Store) -> None:
 
 def test_a_message_scheduled_for_later_holds_nobody_up(store: Store) -> None:
     first, second = store.accept_all(new_message(send_at=future(HOUR)), new_message())
-    assert store.claimed() == [second]
+    attempt = store.next_attempt(second)
     store.make_due(first)
+    assert store.claim() == []  # one at a time, also where the older one comes later
+    store.settle(attempt, "SM1")
     assert store.claimed() == [first]
+
+
+def test_an_older_message_that_is_stored_later_waits_for_the_one_under_way(store: Store) -> None:
+    older, newer = new_message(), new_message()
+    store.accept_all(newer)
+    attempt = store.next_attempt(newer.row["id"])
+    store.accept_all(older)  # of another process, or after a commit that had to be repeated
+    assert store.claim() == []
+    with store.database.read() as tx:
+        place = queries.place_of(tx, TENANT, older.row["id"])
+    assert place is not None and place["behind"]
+    store.settle(attempt, "SM1")
+    assert store.claimed() == [older.row["id"]]
 
 
 def test_one_that_was_put_aside_holds_nobody_up(store: Store) -> None:

@@ -493,7 +493,7 @@ def test_a_late_refusal_of_an_older_message_does_not_undo_a_start(store: Store) 
 
 
 def test_a_provider_that_reports_at_once_tells_it_too(store: Store) -> None:
-    from gateway.store.inbox import REPORT, Report
+    from gateway.store.reports import REPORT, Report
 
     attempt = store.begun()
     store.settle(attempt, "V1")

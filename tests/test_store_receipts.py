@@ -15,7 +15,9 @@ from gateway.routing import Retry
 from gateway.status import RANKS
 from gateway.store.database import Database
 from gateway.store.deliveries import SETTLE, Attempt, Outcome
-from gateway.store.inbox import RECEIVE, REPORT, Report
+from gateway.store.inbox import RECEIVE
+from gateway.store.reports import REPORT, Report
+from gateway.store.tx import Tx
 from tests.stored import (
     CONNECTION,
     HOUR,
@@ -453,3 +455,25 @@ def test_a_batch_settles_many_messages_and_their_parked_callbacks(store: Store) 
     store.do(SETTLE, *outcomes)
     ends = [store.status(a.due.message_id) for a in attempts]
     assert ends == ["accepted", "delivered"] * 20
+
+
+def test_what_waits_for_an_attempt_is_found_without_reading_what_was_ever_said(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(Database(sqlite_url))
+    attempt, plans, real = store.begun(), list[str](), Tx.run
+
+    def run(self: Tx, sql: str, values: Any = ()) -> Any:
+        if "receipts" in sql and ("SELECT" in sql or "UPDATE" in sql):
+            plan = real(self, f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
+            plans.extend(str(row[3]) for row in plan)
+        return real(self, sql, values)
+
+    monkeypatch.setattr(Tx, "run", run)
+    store.settle(attempt, "SM1")
+    store.sweep()
+    store.database.close()
+    assert any("ix_receipts_parked (connection=? AND provider_message_id=?)" in p for p in plans)
+    assert any("ix_receipts_missed" in plan for plan in plans)
+    read = [p for p in plans if p.startswith(("SCAN t", "SCAN r", "SEARCH t", "SEARCH r"))]
+    assert all("parked" in plan or "missed" in plan for plan in read), read

@@ -74,11 +74,13 @@ Behaviour: TypeAlias = Reply | Fault | bytes  # bytes stand on the wire as they 
 
 
 class Request:
-    """A request as it stood on the wire; read only when somebody asks."""
+    """A request as it stood on the wire; read only when somebody asks. `given` is the id that its
+    ordinary answer named."""
 
     def __init__(self, head: bytes, body: bytes) -> None:
         self.head = head
         self.body = body
+        self.given = ""
 
     @cached_property
     def line(self) -> list[str]:
@@ -224,8 +226,9 @@ class LoopbackVendor:
     def ordinary(self, request: Request) -> bytes:
         """The answer that it was given, or Twilio's 201, with a new id."""
         number = b"%b%016x" % (self._prefix, self.count)
+        request.given = number.decode()
         if self.answer is not None:
-            said = str(self.answer["body"]).replace("{id}", number.decode())
+            said = str(self.answer["body"]).replace("{id}", request.given)
             headers = self.answer.get("headers", {})
             return Reply(status=self.answer["status"], headers=headers, body=said.encode()).wire()
         sid = b"SM" + number

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from gateway.domain import Event, Unrecognised
-from webhooks import _sns_sms
+from webhooks import _sns_sms, _sns_whatsapp, _sns_whatsapp_statuses
 from webhooks._forms import read_json
 
 WORD = re.compile(r"[^a-z0-9]+")
@@ -30,6 +30,9 @@ class Inner:
 Recognise = Callable[[Mapping[str, Any]], bool]
 Read = Callable[[Inner], Sequence[Event]]
 
+# A person may write the first in a text: it is looked for among the members only.
+WHATSAPP = (_sns_whatsapp.ENTRY, "aws_whatsapp")
+
 KINDS: tuple[tuple[Recognise, Read], ...] = (
     (
         _sns_sms.is_message,
@@ -37,7 +40,24 @@ KINDS: tuple[tuple[Recognise, Read], ...] = (
     ),
     (_sns_sms.is_event, lambda inner: [_sns_sms.event(inner.facts, inner.published, inner.key)]),
     (_sns_sms.is_log, lambda inner: [_sns_sms.log(inner.facts, inner.published, inner.key)]),
+    (_sns_whatsapp.is_event, lambda i: _sns_whatsapp.read(i.facts, i.published, i.key)),
+    (
+        _sns_whatsapp_statuses.is_bridged,
+        lambda i: [_sns_whatsapp_statuses.bridged(i.facts, i.published, i.key)],
+    ),
 )
+
+
+def product(message: str) -> str | None:
+    """The webhook whose content this is, whichever topic and route it came by; None: no matter."""
+    member, name = WHATSAPP
+    if f'"{member}"' not in message:
+        return None
+    try:
+        facts = read_json(message)
+    except ValueError:
+        return None
+    return name if isinstance(facts, dict) and member in facts else None
 
 
 def read(message: str, published: datetime, key: str) -> Sequence[Event]:
@@ -70,8 +90,6 @@ def _kind_of_text(message: str) -> str:
 
 def _kind_of(facts: Mapping[str, Any]) -> str:
     """A word for a kind that nobody here reads, for whoever looks into the inbox."""
-    if "whatsAppWebhookEntry" in facts or "MetaWabaIds" in _object(facts, "context"):
-        return "whatsapp"
     told = facts.get("eventType") or facts.get("notificationType")
     if told == "AmazonSnsSubscriptionSucceeded":
         return "ses:setup"
@@ -80,11 +98,6 @@ def _kind_of(facts: Mapping[str, Any]) -> str:
     if "detail-type" in facts:
         return f"eventbridge:{_word(str(facts.get('source', '')).removeprefix('aws.'))}"
     return f"event:{_word(told)}" if isinstance(told, str) else "json"
-
-
-def _object(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = facts.get(name)
-    return value if isinstance(value, dict) else {}
 
 
 def _word(text: str) -> str:

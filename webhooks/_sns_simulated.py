@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.domain import Channel, InboundMessage, Simulated, Status, StatusUpdate
+from webhooks import _sns_whatsapp_simulated
 from webhooks._sns_envelope import signed_text
 from webhooks._sns_sms_tables import STATUSES, WORDS
 
@@ -72,12 +73,16 @@ def message(simulated: Simulated, now: datetime) -> str:
     """What SNS would bring.
 
     Raises:
-        ValueError: AWS has no way to say that by SMS.
+        ValueError: AWS has no way to say that.
     """
     if simulated.message is not None:
-        facts = _said(simulated.message)
+        whatsapp = simulated.message.channel is Channel.WHATSAPP
+        said = _sns_whatsapp_simulated.said
+        facts = said(simulated.message, now) if whatsapp else _said(simulated.message)
     elif simulated.status is not None:
-        facts = _happened(simulated.status, now)
+        whatsapp = simulated.status.channel is Channel.WHATSAPP
+        happened = _sns_whatsapp_simulated.happened if whatsapp else _happened
+        facts = happened(simulated.status, now)
     else:
         raise ValueError("there is neither a message nor a status to simulate")
     return json.dumps(
@@ -87,7 +92,7 @@ def message(simulated: Simulated, now: datetime) -> str:
 
 def _said(said: InboundMessage) -> dict[str, Any]:
     if said.channel is not Channel.SMS or said.media:
-        raise ValueError("AWS can be simulated with plain SMS only")
+        raise ValueError("AWS can be simulated with plain SMS and WhatsApp only")
     return {
         "originationNumber": said.from_address,
         "destinationNumber": said.to_address,
@@ -100,7 +105,7 @@ def _said(said: InboundMessage) -> dict[str, Any]:
 
 def _happened(status: StatusUpdate, now: datetime) -> dict[str, Any]:
     if status.channel not in (Channel.SMS, None):
-        raise ValueError("AWS can be simulated with plain SMS only")
+        raise ValueError("AWS can be simulated with plain SMS and WhatsApp only")
     kind = _kind(status)
     return {
         "eventType": kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -12,10 +13,11 @@ from starlette.types import Receive, Scope, Send
 from gateway.analytics import Analytics
 from gateway.api.auth import Keys
 from gateway.api.problems import Problem, unprocessable
-from gateway.domain import Channel, Clock, Provider
-from gateway.errors import OutcomeUnknown, StoreUnavailable
+from gateway.domain import Channel, Clock, FileStore, Provider
+from gateway.errors import FilesUnavailable, OutcomeUnknown, StoreUnavailable
 from gateway.events import Hub
-from gateway.media import Folder
+from gateway.gestures import Gestures
+from gateway.links import Links
 from gateway.outbound import Invalid, Outbound
 from gateway.restores import Restores
 from gateway.routing import Route
@@ -25,6 +27,10 @@ from gateway.store.batcher import Batcher
 from gateway.store.keys import Identity
 from gateway.store.reader import Reader
 from gateway.switchboard import Switchboard
+from gateway.thumbnails import Thumbnails
+from gateway.uploads import Uploads
+
+log = logging.getLogger("gateway.media")
 
 Handler = Callable[[Request, "Context", Identity], Awaitable[Response]]
 
@@ -49,11 +55,15 @@ class Context:
     keys: Keys
     outbound: Outbound
     hub: Hub
-    folder: Folder
+    files: FileStore
+    uploads: Uploads
+    thumbnails: Thumbnails
+    links: Links
     bounds: Bounds
     providers: Mapping[str, Provider]
     chains: Mapping[Channel, tuple[Route, ...]]
     board: Switchboard
+    gestures: Gestures
     clock: Clock
     scrape: Scrape
     analytics: Analytics
@@ -98,4 +108,7 @@ def problem_of(error: Exception) -> Problem:
         return Problem(
             503, "The database is away; nothing was stored.", headers={"retry-after": "2"}
         )
+    if isinstance(error, FilesUnavailable):
+        log.error("files: %s", error)
+        return Problem(503, "The place of files cannot be reached.", headers={"retry-after": "2"})
     raise error

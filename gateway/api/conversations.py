@@ -16,7 +16,7 @@ from gateway.api.messages import (
     thread_of,
 )
 from gateway.api.operation import PAGE, Operation
-from gateway.api.problems import not_found, unprocessable
+from gateway.api.problems import Problem, not_found, unprocessable
 from gateway.api.reading import (
     answer,
     cursor_for,
@@ -101,11 +101,30 @@ async def reply(request: Request, context: Context, identity: Identity) -> Respo
 
 
 async def read(request: Request, context: Context, identity: Identity) -> Response:
-    """Marks all that the person wrote as read."""
+    """Marks all that the person wrote as read; at the vendor, too, where it can: there the newest
+    message stands for those before it."""
     id_ = id_of(request, "conversation")
+    newest = await context.reader.call(queries.newest_inbound, identity.tenant_id, id_)
     if not await context.batcher.submit(READ_CONVERSATION, Named(identity.tenant_id, id_)):
         raise not_found("conversation")
+    if newest is not None and newest["read_at"] is None:
+        context.gestures.show(newest)
     return await show(request, context, identity)
+
+
+async def typing(request: Request, context: Context, identity: Identity) -> Response:
+    """Shows the person that an answer is being written."""
+    id_ = id_of(request, "conversation")
+    row = await context.reader.call(queries.conversation, identity.tenant_id, id_)
+    if row is None:
+        raise not_found("conversation")
+    newest = await context.reader.call(queries.newest_inbound, identity.tenant_id, id_)
+    if newest is None:
+        raise Problem(409, "The person has written nothing yet: there is nobody to show it to.")
+    if not context.gestures.can(newest, typing=True):
+        raise Problem(409, f"Nobody here can show it on {row['channel']} for this conversation.")
+    context.gestures.show(newest, typing=True)
+    return answer(conversation_view(row), 202)
 
 
 OPERATIONS = (
@@ -157,6 +176,16 @@ OPERATIONS = (
         summary="Mark all that the person wrote as read",
         answer="Conversation",
         errors=(404,),
+        tag="Conversations",
+    ),
+    Operation(
+        method="POST",
+        path="/api/conversations/{id}/typing",
+        handler=typing,
+        summary="Show the person that an answer is being written",
+        answer="Conversation",
+        status=202,
+        errors=(404, 409),
         tag="Conversations",
     ),
 )

@@ -237,14 +237,17 @@ def _moved(wanted: Reschedule, context: Context, identity: Identity, id_: str) -
 
 
 async def read(request: Request, context: Context, identity: Identity) -> Response:
-    """Marks an inbound message as read."""
+    """Marks an inbound message as read; at the vendor, too, where it can."""
     id_ = id_of(request, "message")
+    before = await context.reader.call(queries.message, identity.tenant_id, id_)
     done = await context.batcher.submit(READ_MESSAGE, Named(identity.tenant_id, id_))
     row = await context.reader.call(queries.message, identity.tenant_id, id_)
     if row is None:
         raise not_found("message")
     if not done:
         raise Problem(409, "Only an inbound message can be marked as read.")
+    if before is not None and before["read_at"] is None:
+        context.gestures.show(row)
     return answer(message_view(row))
 
 

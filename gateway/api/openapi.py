@@ -86,8 +86,17 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.body is not None:
         content = {"application/json": {"schema": ref(operation.body.__name__)}}
-        told["requestBody"] = {"required": True, "content": content}
+        told["requestBody"] = {"required": not operation.bare, "content": content}
+    if operation.takes:
+        told["requestBody"] = {"required": True, "content": _file_in(operation.takes)}
     return told
+
+
+def _file_in(kinds: tuple[str, ...]) -> dict[str, Any]:
+    """A file as a body, or as the part of a form."""
+    binary = {"type": "string", "format": "binary"}
+    form = object_of({"file": binary})
+    return {kind: {"schema": form if kind.startswith("multipart/") else binary} for kind in kinds}
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
@@ -112,12 +121,15 @@ def _responses(operation: Operation) -> dict[str, Any]:
     done: dict[str, Any] = {"description": "Done", "content": content}
     if operation.status == 101:
         done = {"description": "WebSocket frames follow: each is an event, as JSON text"}
+    if operation.status == 201:
+        done["headers"] = {"Location": {"schema": TEXT}}
     if operation.status == 202:
         done["headers"] = {
             "Location": {"schema": TEXT},
             "Idempotency-Replayed": {"schema": {"type": "string", "enum": ["true"]}},
         }
-    return {str(operation.status): done} | _problems(operation)
+    also = {str(status): {"description": text} for status, text in operation.also}
+    return {str(operation.status): done} | also | _problems(operation)
 
 
 def _problems(operation: Operation) -> dict[str, Any]:

@@ -170,6 +170,7 @@ OPERATIONS = (
         summary="Block a person on a channel, for every provider",
         answer="OptOut",
         body=OptOutReason,
+        bare=True,
         errors=(400, 404, 408, 413, 415, 422),
         tag="Opt-outs",
     ),

@@ -20,6 +20,7 @@ TITLES = {
     410: "Gone",
     413: "The request is too large",
     415: "Unsupported media type",
+    416: "Range not satisfiable",
     422: "The request cannot be processed",
     426: "An upgrade is needed",
     429: "Too many requests",

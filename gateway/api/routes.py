@@ -16,6 +16,7 @@ from gateway.api import (
     metrics,
     notes,
     opt_outs,
+    retries,
     sms,
     sockets,
 )
@@ -23,7 +24,7 @@ from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
 RESOURCES = (
-    *(messages, sms, analytics),
+    *(messages, retries, sms, analytics),
     *(conversations, conversation_edits, notes, opt_outs),
     *(events, sockets, media, health, metrics),
 )

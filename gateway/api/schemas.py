@@ -77,7 +77,11 @@ class Template(BaseModel):
 
     name: str = Field(max_length=512)
     language: str | None = Field(default=None, max_length=35)
-    variables: dict[str, Any] = Field(default_factory=dict)
+    variables: dict[str, Any] | list[Any] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="By number or name, as the template has them; a list counts from 1.",
+    )
 
 
 class EmailParts(BaseModel):
@@ -211,6 +215,20 @@ class Reschedule(BaseModel):
     expires_at: Moment = None
 
     _in_utc = field_validator("send_at", "expires_at")(placed)
+
+
+class Retry(BaseModel):
+    """`POST /api/messages/{id}/retry`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    timezone: Zone = None
+    expires_at: Moment = None
+    even_if_sent: bool = Field(
+        default=False, description="Also if it may have been sent: they may get it twice."
+    )
+
+    _in_utc = field_validator("expires_at")(placed)
 
 
 class OptOutReason(BaseModel):

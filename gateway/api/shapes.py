@@ -98,6 +98,7 @@ ATTEMPT = object_of(
         "from": MAYBE,
         "status": enum_of(Status),
         "provider_message_id": MAYBE,
+        "network_id": MAYBE,
         "error": error_of("class", "code", "message"),
         "why": TEXT,
         "passed_over": {

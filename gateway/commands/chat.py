@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 BEYOND = 2**63 - 1  # no event has this number: the feed answers at once with its newest
 ARRIVING = ("message.accepted", "message.sent", "message.delivered", "message.read")
-AGAIN = 1.0  # seconds until a broken stream is opened again
 
 
 def chat(
@@ -124,19 +123,16 @@ class Phone:
             raise self._refusal
 
     def _follow(self) -> None:
-        after = BEYOND
-        while True:
-            try:
-                for frame in self.api.events(after):
-                    after = frame["id"]
-                    self._ready.set()
-                    self._hears(frame)
-            except Failure as failure:
-                if not self._ready.is_set():
-                    self._refusal = failure
-                    self._ready.set()
-                    return
-            time.sleep(AGAIN)
+        try:
+            for frame in self.api.events(BEYOND):
+                self._ready.set()
+                self._hears(frame)
+        except Failure as failure:
+            if self._ready.is_set():
+                complain(str(failure))
+                return
+            self._refusal = failure
+            self._ready.set()
 
     def _hears(self, frame: dict[str, Any]) -> None:
         message = frame["data"].get("message")

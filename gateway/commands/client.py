@@ -1,10 +1,11 @@
-"""The HTTP client of the commands that talk to a running gateway, and where they find it."""
+"""Where the commands find a running gateway, and how its errors become theirs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from gateway.commands.lock import found
@@ -15,10 +16,11 @@ from gateway.commands.welcome import KEY_FILE, reachable
 if TYPE_CHECKING:
     import requests
 
+    from gateway.client import Client as Api
     from gateway.settings import Environment
 
+TRIES, BACKOFF = 2, 0.2  # somebody waits at a terminal
 TIMEOUT = 30.0
-STREAM_TIMEOUT = 40.0  # a stream says something every 15 seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,93 +32,65 @@ class Client:
     origin: str
     key: str | None = field(repr=False)
 
-    def get(self, path: str, **query: str) -> Any:
-        """What the API answers to a GET."""
-        return self._call("GET", path, params=query)
+    @cached_property
+    def _api(self) -> Api:
+        from gateway.client import Client as Api
 
-    def post(self, path: str, body: Any) -> Any:
-        """What the API answers to a POST."""
-        return self._call("POST", path, json=body)
-
-    def _call(self, method: str, path: str, **more: Any) -> Any:
-        response = self.request(method, path, headers=self._headers(), **more)
-        if response.status_code >= 400:
-            raise Failure(problem(response))
-        return response.json()
-
-    def request(self, method: str, path: str, **more: Any) -> requests.Response:
-        """One request, without a key of its own.
-
-        Raises:
-            Failure: there is no answer.
-        """
-        import requests
-
-        more.setdefault("timeout", TIMEOUT)
-        try:
-            return _session().request(method, self.url + path, allow_redirects=False, **more)
-        except requests.RequestException as error:
-            raise Failure(_unreachable(self.url, error)) from None
-
-    def _headers(self) -> dict[str, str]:
         if self.key is None:
             raise Failure(
                 "there is no key to use: give --key or set GATEWAY_API_KEY "
                 "(`gateway keys create NAME` makes one)"
             )
-        return {"authorization": f"Bearer {self.key}"}
+        try:
+            return Api(self.url, self.key, timeout=TIMEOUT, tries=TRIES, backoff=BACKOFF)
+        except ValueError as error:
+            raise Failure(f"the gateway at {self.url} cannot be asked: {error}") from None
+
+    def get(self, path: str, **query: str) -> Any:
+        """What the API answers to a GET."""
+        with _told():
+            return self._api.call("GET", path, query=query)
+
+    def send(self, **fields: Any) -> Any:
+        """Sends a message."""
+        with _told():
+            return self._api.send(**fields)
 
     def events(self, after: int | None) -> Iterator[dict[str, Any]]:
-        """The frames of the feed, from now on or after a number, until the stream ends.
+        """The frames of the feed, from now on or after a number, without an end.
 
         Raises:
-            Failure: it cannot be opened, or breaks.
+            Failure: it cannot be opened, or the key holds no more.
         """
-        import requests
+        with _told():
+            yield from self._api.events(after)
 
-        headers = self._headers() | ({} if after is None else {"last-event-id": str(after)})
-        response = self.request(
-            "GET", "/api/events", headers=headers, stream=True, timeout=(5, STREAM_TIMEOUT)
-        )
-        with response:
-            if response.status_code >= 400:
-                raise Failure(problem(response))
-            try:
-                for line in response.iter_lines(chunk_size=1):
-                    if line.startswith(b"data:"):
-                        yield json.loads(line[5:])
-            except requests.RequestException as error:
-                raise Failure(_unreachable(self.url, error)) from None
+    def post_unsigned(self, path: str, body: bytes, headers: dict[str, str]) -> requests.Response:
+        """A webhook, as a vendor posts it: without our key.
 
+        Raises:
+            Failure: there is no answer.
+        """
+        from gateway.client import ask, quiet_session
 
-def _session() -> requests.Session:
-    import requests
-
-    session = requests.Session()
-    session.trust_env = False  # no proxy, and no .netrc in place of the key
-    return session
+        more = {"data": body, "timeout": TIMEOUT}
+        with _told(), quiet_session() as session:
+            return ask(session, "POST", self.url, path, headers, more)
 
 
-def _unreachable(url: str, error: Exception) -> str:
-    import requests
+@contextmanager
+def _told() -> Iterator[None]:
+    """Says in a command's words what the client raises."""
+    from gateway.client import ClientError, NoAnswer
 
-    if isinstance(error, requests.Timeout):
-        return f"the gateway at {url} did not answer in time"
-    if isinstance(error, requests.ConnectionError):
-        return f"no gateway answers at {url}: start it with `gateway serve`, or give --url"
-    return f"the gateway at {url} cannot be asked: {error}"
-
-
-def problem(response: requests.Response) -> str:
-    """An error of the API for people: its detail, and each field with its fix."""
     try:
-        body = response.json()
-        detail = body.get("detail") or body["title"]
-    except (ValueError, KeyError, AttributeError):
-        return f"{response.status_code} {visible(response.reason)}"
-    fields = [f"  {e.get('field')}: {e.get('message')}" for e in body.get("errors", ())]
-    named = all(str(e.get("field")) in detail for e in body.get("errors", ()))
-    return "\n".join([f"{detail} ({response.status_code})", *([] if named else fields)])
+        yield
+    except NoAnswer as error:
+        fix = "" if error.found else ": start it with `gateway serve`, or give --url"
+        raise Failure(f"{error}{fix}") from None
+    except ClientError as error:
+        text = "\n".join(visible(line) for line in str(error).splitlines())
+        raise Failure(text) from None
 
 
 def client(url: str | None, key: str | None) -> Client:

@@ -141,6 +141,31 @@ def _switches(rows: Any) -> None:
 
 
 @commands.command()
+def features() -> None:
+    """Print what each provider can do, as the tables of docs/providers.md.
+
+    \b
+    Example:
+      gateway providers features
+    """
+    say(_features())
+
+
+def _features() -> str:
+    """What is in the catalogue, whether it is set up here or not."""
+    from gateway import catalog, features
+    from gateway.adapters import CONSOLE
+
+    named: dict[str, Any] = {}
+    for entry in catalog.CATALOG:
+        if entry.provider is not None and entry.family != CONSOLE:
+            given = getattr(entry.provider, "variants", None)
+            variants = given() if given else {"": entry.provider.capabilities}
+            named |= {f"{entry.name} {name}".strip(): can for name, can in variants.items()}
+    return features.tables(named)
+
+
+@commands.command()
 def log(
     provider: Annotated[str | None, typer.Argument(help="Only of this provider.")] = None,
     limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=10_000)] = 50,

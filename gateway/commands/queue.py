@@ -77,6 +77,39 @@ def release(ids: Ids = None, all_: All = False) -> None:
     _change(ids, all_, FREE, Free, held=True, word="released")
 
 
+@commands.command()
+def retry(
+    id_: Annotated[str, typer.Argument(metavar="MESSAGE", help="The id of a message.")],
+    even_if_sent: Annotated[
+        bool, typer.Option("--even-if-sent", help="Also if it may have been sent already.")
+    ] = False,
+) -> None:
+    """Send a message once more that failed, by those who might send it at first.
+
+    \b
+    Examples:
+      gateway queue retry msg_0199…
+      gateway queue retry msg_0199… --even-if-sent
+    """
+    from gateway.store.queries import attempts_of, message
+    from gateway.store.retries import AGAIN, Again, first_route
+
+    env = process.beside()
+    with process.store(env) as database:
+        with database.read() as tx:
+            row, attempts = message(tx, "default", id_), attempts_of(tx, "default", id_)
+        if row is None or row["direction"] != "outbound":
+            raise Failure(f"{id_} is no message of ours")
+        person = (row["tenant_id"], row["channel"], row["to_address"])
+        route = first_route(attempts) or row["provider"]
+        expiry = int(env.settings.message_expiry * 1000)
+        item = Again("default", id_, person, route, expiry, even_if_sent=even_if_sent)
+        refused = _result(database, AGAIN, item)
+    if refused is not None:
+        raise Failure(refused.replace('send {"even_if_sent": true}', "give --even-if-sent"))
+    say(f"{id_} queued")
+
+
 def _change(
     ids: list[str] | None, all_: bool, operation: Any, item: Any, *, held: bool, word: str
 ) -> None:
@@ -107,12 +140,16 @@ def _everything(database: Database, operation: Any, item: Any, *, held: bool) ->
 
 
 def _write(database: Database, operation: Any, item: Any) -> int:
+    return int(_result(database, operation, item))
+
+
+def _result(database: Database, operation: Any, item: Any) -> Any:
     from gateway.store.batcher import Batcher
 
     (result,), _ = Batcher(database, lambda topics: None).write(operation, [item])
     if isinstance(result, Exception):
         raise Failure(str(result))
-    return int(result)
+    return result
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

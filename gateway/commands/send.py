@@ -53,13 +53,13 @@ def send(
         "channel": channel.value,
         "to": to,
         "body": body,
-        "from": sender,
+        "from_": sender,
         "media": media or None,
         "subject": subject,
         "priority": priority.value,
     }
     api = client(url, key)
-    message = api.post("/api/messages", {n: v for n, v in wanted.items() if v is not None})
+    message = api.send(**wanted)
     if wait:
         message = followed(api, message["id"], timeout)
     show(message)

@@ -33,7 +33,7 @@ from gateway.domain import (
     WebhookRequest,
 )
 from gateway.errors import WebhookError
-from gateway.media import UNKNOWN, sniff
+from gateway.kinds import UNKNOWN, sniff
 from gateway.simulation import SimulatedMedia
 from providers._http import Http
 
@@ -103,9 +103,7 @@ class Vendor:
             ) from None
         path = request.url.removeprefix(self._api.origin)
         with self._certificate() as stand:
-            answer = self._api.request(
-                "POST", path, data=request.body, headers=dict(request.headers)
-            )
+            answer = self._api.post_unsigned(path, request.body, dict(request.headers))
         if answer.status_code >= 400:
             why = f"{stand.reason}. " if stand.reason and answer.status_code == 503 else ""
             raise Failure(

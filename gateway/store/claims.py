@@ -43,7 +43,11 @@ DUE = """
       SELECT 1 FROM queue AS e
       WHERE e.tenant_id = q.tenant_id AND e.conversation_id = q.conversation_id
         AND e.lane = q.lane AND e.message_id < q.message_id AND e.quarantined = 0
-        AND (e.lease_until > 0 OR e.attempts > 0 OR e.due_at <= ?))
+        AND (e.attempts > 0 OR e.due_at <= ?))
+    AND NOT EXISTS (
+      SELECT 1 FROM queue AS l
+      WHERE l.tenant_id = q.tenant_id AND l.conversation_id = q.conversation_id
+        AND l.lane = q.lane AND l.lease_until > 0)
   ORDER BY q.due_at, q.message_id LIMIT ?"""
 SOON = 1000  # milliseconds
 CLAIMED_COLUMNS = (
@@ -169,10 +173,16 @@ def _leased(tx: Tx, item: Claim, rows: dict[MessageKey, Any]) -> list[Due]:
             int(rows[row.tenant_id, row.id].attempts),
             dict(row._mapping),
             rows[row.tenant_id, row.id].route,
-            tuple(sorted(tried.get((row.tenant_id, row.id), ()), key=lambda t: int(t.number))),
+            _since(tried.get((row.tenant_id, row.id), ()), rows[row.tenant_id, row.id].attempts),
         )
         for row in found
     ]
+
+
+def _since(tried: Iterable[Any], made: int) -> tuple[Any, ...]:
+    """The attempts that count: not those before somebody asked to send a message again."""
+    ordered = sorted(tried, key=lambda one: int(one.number))
+    return tuple(ordered[len(ordered) - made :]) if made else ()
 
 
 def leased(tx: Tx, items: Sequence[Claim]) -> bool:

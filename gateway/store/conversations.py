@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ IDENTITY = ("tenant_id", "channel", "our_key", "address")
 
 ALIASED = frozenset({"whatsapp", "rcs"})  # channels on which a person has several addresses
 INBOUND = {
+    "last_inbound_at": "COALESCE(v.last_inbound_at, t.last_inbound_at)",
     "unread_count": "t.unread_count + v.unread_count",
     "our_address": "COALESCE(v.our_address, t.our_address)",
     "name": "COALESCE(v.name, t.name)",
@@ -37,7 +38,8 @@ class Wanted:
     our_address: str | None = None
     name: str | None = None
     also: tuple[str, ...] = ()  # further addresses of the same person
-    inbound: bool = False  # whether the person wrote
+    inbound: bool = False  # whether the person wrote,
+    answerable: bool = True  # and so may be written to freely for a while
     found: dict[str, Any] = field(default_factory=dict)
     created: bool = False
 
@@ -63,7 +65,7 @@ def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
         want.created = row["id"] in made_here
         if want.created and want.inbound:
             row["unread_count"] += 1
-            row["last_inbound_at"] = tx.now
+            row["last_inbound_at"] = tx.now if want.answerable else row["last_inbound_at"]
             row["our_address"] = want.our_address or row["our_address"]
             row["name"] = want.name or row["name"]
         want.found = row
@@ -138,6 +140,37 @@ def _remember_aliases(tx: Tx, wanted: Sequence[Wanted]) -> None:
     insert(tx, aliases, [rows[key] for key in sorted(rows)], "ON CONFLICT DO NOTHING")
 
 
+def join(tx: Tx, known: Sequence[tuple[str, str, str]]) -> None:
+    """Learns further addresses of people: of (tenant, conversation, address)."""
+    told = {row.id: row for row in by_ids(tx, [(tenant, id_) for tenant, id_, _ in known])}
+    rows = {
+        (tenant, row.channel, row.our_key, address): dict(
+            zip(IDENTITY, (tenant, row.channel, row.our_key, address), strict=True),
+            conversation_id=id_,
+            created_at=tx.now,
+        )
+        for tenant, id_, address in known
+        if (row := told.get(id_)) is not None and address != row.address
+    }
+    insert(tx, aliases, [rows[key] for key in sorted(rows)], "ON CONFLICT DO NOTHING")
+
+
+def move(tx: Tx, moved: Sequence[tuple[Wanted, str]]) -> None:
+    """Gives people the addresses that are theirs from now on; the old ones go on finding them.
+    Whoever has written from the new one already has a conversation there: both stay."""
+    for want, address in moved:
+        found = want.found
+        key = (found["tenant_id"], found["channel"], found["our_key"], address)
+        if select(tx, conversations, IDENTITY, [key], ("id",)):
+            continue
+        old, found["address"] = found["address"], address
+        tx.run(
+            "UPDATE conversations SET address = ?, updated_at = ? WHERE tenant_id = ? AND id = ?",
+            (address, tx.now, found["tenant_id"], found["id"]),
+        )
+        join(tx, [(found["tenant_id"], found["id"], old)])
+
+
 def _lock(tx: Tx, ids: Sequence[tuple[str, str]]) -> None:
     """Takes conversations in the order of their ids. An UPDATE of many rows takes them in the
     order of its plan, so that two writers would each wait for the other."""
@@ -173,12 +206,17 @@ def touch_inbound(tx: Tx, wanted: Sequence[Wanted]) -> None:
                 "id": id_,
                 "unread_count": len(wants),
                 "last_message_at": tx.now,
-                "last_inbound_at": tx.now,
+                "last_inbound_at": tx.now if any(w.answerable for w in wants) else None,
                 "updated_at": tx.now,
-                "our_address": wants[-1].our_address,
-                "name": wants[-1].name,
+                "our_address": _last(want.our_address for want in wants),
+                "name": _last(want.name for want in wants),
                 "status": "open",
             }
         )
     _lock(tx, [(row["tenant_id"], row["id"]) for row in rows])
     update(tx, conversations, ("tenant_id", "id"), rows, how=INBOUND)
+
+
+def _last(told: Iterable[str | None]) -> str | None:
+    """The newest word, of those that were said."""
+    return next((one for one in reversed([*told]) if one is not None), None)

@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from gateway.routing import Retry
 from gateway.store import tables
@@ -42,6 +43,7 @@ class Database:
         self.dialect = self.url.get_backend_name()
         if self.dialect not in ("sqlite", "postgresql"):
             raise ValueError("DATABASE_URL must be a SQLite or a PostgreSQL URL")
+        self._forgotten = 0  # how often
         self._writer = self._engine(2)
         self._reader = self._engine(readers, isolation_level="REPEATABLE READ")
         if self.sqlite:
@@ -59,6 +61,21 @@ class Database:
         return Path(self.url.database) if self.sqlite and self.url.database else None
 
     def _engine(self, size: int, **postgres: Any) -> Engine:
+        engine = self._pooled(size, **postgres)
+        event.listen(engine, "connect", self._known)
+        event.listen(engine, "checkout", self._current)
+        return engine
+
+    def _known(self, _: Any, entry: ConnectionPoolEntry) -> None:
+        entry.info["forgotten"] = self._forgotten
+
+    def _current(self, _: Any, entry: ConnectionPoolEntry, __: Any) -> None:
+        """Has a connection that was forgotten closed and replaced, when it is wanted again: to
+        close it at once could only be done to those that nobody uses at the moment."""
+        if entry.info.get("forgotten") != self._forgotten:
+            raise DisconnectionError
+
+    def _pooled(self, size: int, **postgres: Any) -> Engine:
         if self.sqlite:
             engine = create_engine(
                 self.url,
@@ -132,13 +149,13 @@ class Database:
         return tx
 
     def forget(self) -> None:
-        """Drops pooled connections, after the database was away."""
-        self._writer.dispose()
-        self._reader.dispose()
+        """Uses no connection again that there is now, after the database was away."""
+        self._forgotten += 1
 
     def close(self) -> None:
         """Closes every connection."""
-        self.forget()
+        self._writer.dispose()
+        self._reader.dispose()
 
 
 NOW = {

@@ -228,7 +228,8 @@ def _refuse(tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome) -> N
 
 
 def _next(tx: Tx, thread: Thread, item: Outcome) -> None:
-    made = len(thread.attempts)
+    # Since somebody asked for it again, if somebody did: then the chain has a fresh start.
+    made = thread.entry["attempts"] if thread.entry is not None else len(thread.attempts)
     ends = isinstance(item.error, Rejected) or thread.message["ended_as"] is not None
     if item.retry_in is None or ends or thread.taken:
         thread.dequeue()

@@ -20,13 +20,15 @@ from gateway.domain import (
     Event,
     Handshake,
     InboundMessage,
+    MessageType,
+    Notice,
     Priority,
     Status,
     StatusUpdate,
     Verified,
 )
 from gateway.opt_outs import Source, wish_of
-from gateway.store import conversations, opt_outs, receipts, subscriptions
+from gateway.store import conversations, notices, opt_outs, receipts, subscriptions
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
 from gateway.store.database import Again
@@ -104,6 +106,15 @@ def run(tx: Tx, items: Sequence[Delivery]) -> Sequence[Taken | Exception]:
             if isinstance(event, Handshake)
         ],
     )
+    notices.keep(
+        tx,
+        [
+            (item.tenant_id, item.verified.connection, item.id, event)
+            for item in fresh
+            for event in item.events
+            if isinstance(event, Notice)
+        ],
+    )
     opt_outs.apply(tx, [*_wishes(tx, heard), *_unsubscribed(tx, fresh)])
     new = {id(item) for item in fresh}
     return [Taken(new=id(item) in new) for item in items]
@@ -177,15 +188,33 @@ def _store_messages(tx: Tx, said: Sequence[tuple[Delivery, InboundMessage]]) -> 
         raise Again  # another process stored one of them a moment ago
     insert(tx, media, [row for n in new for row in _media_rows(tx, n)])
     for n in new:
+        status = _status(n.event).value
         tx.emit(
             n.item.tenant_id,
-            "message.received",
+            f"message.{status}",
             message_id=n.id,
             conversation_id=n.wanted.found["id"],
-            change={"status": "received"},
+            change={"status": status},
         )
-    conversations.touch_inbound(tx, [n.wanted for n in new])
+    _touch(tx, new)
     return new
+
+
+def _status(event: InboundMessage) -> Status:
+    return Status.SENT if event.echo else Status.RECEIVED
+
+
+def _touch(tx: Tx, new: Sequence[_New]) -> None:
+    """What the messages change in their conversations."""
+    conversations.move(
+        tx, [(n.wanted, n.event.new_address) for n in new if n.event.new_address is not None]
+    )
+    ours = {(n.item.tenant_id, n.wanted.found["id"]) for n in new if n.event.echo}
+    if ours:
+        conversations.touch_outbound(tx, sorted(ours))
+        for tenant_id, id_ in sorted(ours):
+            tx.emit(tenant_id, "conversation.updated", conversation_id=id_)
+    conversations.touch_inbound(tx, [n.wanted for n in new if not n.event.echo])
 
 
 def _wishes(tx: Tx, heard: Sequence[_New]) -> list[Word]:
@@ -248,17 +277,20 @@ def _said_at(tx: Tx, item: Delivery, occurred: datetime | None) -> int:
 
 
 def _wanted(item: Delivery, event: InboundMessage) -> Wanted:
-    ours = event.to_address or ""
+    ours, person = event.to_address, event.from_address
+    if event.echo:
+        ours, person = event.from_address, event.to_address or ""
     pools = (event.pool,) if event.pool is not None and event.pool in item.pools else ()
     return Wanted(
         tenant_id=item.tenant_id,
         channel=event.channel.value,
-        our_keys=(ours, *pools),
-        address=event.from_address,
-        our_address=event.to_address,
+        our_keys=(ours or "", *pools),
+        address=person,
+        our_address=ours,
         name=event.name,
         also=event.aliases,
-        inbound=True,
+        inbound=not event.echo,
+        answerable=event.type is not MessageType.SYSTEM,  # the network speaks, not the person
     )
 
 
@@ -269,7 +301,7 @@ def _row(tx: Tx, new: _New) -> dict[str, Any]:
         tenant_id=new.item.tenant_id,
         id=new.id,
         conversation_id=new.wanted.found["id"],
-        direction=Direction.INBOUND.value,
+        direction=(Direction.OUTBOUND if event.echo else Direction.INBOUND).value,
         channel=event.channel.value,
         type=event.type.value,
         from_address=event.from_address,
@@ -278,7 +310,8 @@ def _row(tx: Tx, new: _New) -> dict[str, Any]:
         content=json.dumps(dict(event.content)) if event.content else None,
         reply_to=event.reply_to,
         media=json.dumps(_media_view(new)) if event.media else None,
-        status=Status.RECEIVED.value,
+        status=_status(event).value,
+        sent_at=(to_ms(event.occurred_at) if event.occurred_at else tx.now) if event.echo else None,
         provider=new.item.verified.webhook,
         connection=new.item.verified.connection,
         provider_message_id=event.provider_message_id,
@@ -339,26 +372,3 @@ def landed(tx: Tx, items: Sequence[Delivery]) -> bool:
 
 
 RECEIVE: Operation[Delivery, Taken] = Operation("receive", 10, run, landed)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a provider said of its own attempt without a webhook."""
-
-    tenant_id: str
-    connection: str
-    updates: tuple[StatusUpdate, ...]
-
-
-def report(tx: Tx, items: Sequence[Report]) -> Sequence[None | Exception]:
-    """Applies what providers report at once."""
-    rows = [
-        receipts.receipt_row(tx, item.tenant_id, item.connection, None, update)
-        for item in items
-        for update in item.updates
-    ]
-    receipts.apply(tx, receipts.keep(tx, rows))
-    return [None] * len(items)
-
-
-REPORT: Operation[Report, None] = Operation("report", 22, report, lambda tx, items: False)

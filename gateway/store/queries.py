@@ -27,6 +27,15 @@ def message(tx: Tx, tenant_id: str, id_: str) -> Row | None:
     return rows[0] if rows else None
 
 
+def newest_inbound(tx: Tx, tenant_id: str, conversation_id: str) -> Row | None:
+    """What the person of a conversation said last."""
+    where = (
+        "tenant_id = ? AND conversation_id = ? AND direction = 'inbound' ORDER BY id DESC LIMIT 1"
+    )
+    rows = _rows(tx, messages, where, (tenant_id, conversation_id))
+    return rows[0] if rows else None
+
+
 def message_of_provider(
     tx: Tx, tenant_id: str, channel: str, provider_message_id: str
 ) -> Row | None:
@@ -50,8 +59,8 @@ def place_of(tx: Tx, tenant_id: str, message_id: str) -> Row | None:
         "SELECT q.route, q.due_at, q.lease_until, q.quarantined, EXISTS ("
         "SELECT 1 FROM queue AS e WHERE e.tenant_id = q.tenant_id "
         "AND e.conversation_id = q.conversation_id AND e.lane = q.lane "
-        "AND e.message_id < q.message_id AND e.quarantined = 0 "
-        "AND (e.lease_until > 0 OR e.attempts > 0 OR e.due_at <= ?)) AS behind "
+        "AND e.message_id <> q.message_id AND (e.lease_until > 0 OR (e.message_id < q.message_id "
+        "AND e.quarantined = 0 AND (e.attempts > 0 OR e.due_at <= ?)))) AS behind "
         "FROM queue AS q WHERE q.tenant_id = ? AND q.message_id = ?",
         (tx.now, tenant_id, message_id),
     ).fetchone()
@@ -65,8 +74,22 @@ def conversation(tx: Tx, tenant_id: str, id_: str) -> Row | None:
 
 
 def media_file(tx: Tx, tenant_id: str, id_: str) -> Row | None:
-    """One inbound file."""
+    """One file."""
     rows = _rows(tx, media, "tenant_id = ? AND id = ?", (tenant_id, id_))
+    return rows[0] if rows else None
+
+
+def media_files(tx: Tx, tenant_id: str, ids: Sequence[str]) -> dict[str, Row]:
+    """Some files of a tenant, by their ids."""
+    if not ids:
+        return {}
+    where = f"tenant_id = ? AND id IN ({', '.join('?' * len(ids))})"
+    return {row["id"]: row for row in _rows(tx, media, where, (tenant_id, *ids))}
+
+
+def linked_file(tx: Tx, id_: str) -> Row | None:
+    """One file of whomever: its link proves that they gave it out. Ids are unique in all."""
+    rows = _rows(tx, media, "id = ?", (id_,))
     return rows[0] if rows else None
 
 

@@ -34,6 +34,7 @@ def _prune(tx: Tx, item: Kept) -> int:
     for name, column, before, only in (
         ("events", "created_at", tx.now - item.events, NOT_THE_NEWEST),
         ("inbox", "received_at", tx.now - item.inbox, ""),
+        ("notices", "received_at", tx.now - item.inbox, ""),
         ("provider_switches", "at", tx.now - SWITCHES, ""),
     ):
         gone += tx.run(

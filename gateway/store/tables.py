@@ -55,9 +55,10 @@ def _maybe_time(**more: Any) -> Any:
     return Field(default=None, sa_type=BigInteger, nullable=True, **more)
 
 
-def _part(name: str, only: str, *columns: str) -> Index:
+def _part(name: str, only: str, *columns: str, unique: bool = False) -> Index:
     """An index over some of the rows."""
-    return Index(name, *columns, sqlite_where=text(only), postgresql_where=text(only))
+    where = text(only)
+    return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
 class ConversationRow(Base, table=True):
@@ -67,13 +68,12 @@ class ConversationRow(Base, table=True):
     __table_args__ = (
         UniqueConstraint("tenant_id", "channel", "our_key", "address"),
         Index("ix_conversations_recent", "tenant_id", "last_message_at", "id"),
-        Index(
+        _part(
             "ix_conversations_person",
+            "channel IN ('whatsapp', 'rcs')",
             "tenant_id",
             "channel",
             "address",
-            sqlite_where=text("channel IN ('whatsapp', 'rcs')"),
-            postgresql_where=text("channel IN ('whatsapp', 'rcs')"),
         ),
         Index("ix_conversations_address", "tenant_id", "address", "id"),
         Index("ix_conversations_ours", "tenant_id", "our_address", "id"),
@@ -180,21 +180,8 @@ class QueueRow(Base, table=True):
 
     __tablename__ = "queue"
     __table_args__ = (
-        Index(
-            "ix_queue_ready",
-            "route",
-            "lane",
-            "due_at",
-            "message_id",
-            sqlite_where=text("lease_until = 0"),
-            postgresql_where=text("lease_until = 0"),
-        ),
-        Index(
-            "ix_queue_leased",
-            "lease_until",
-            sqlite_where=text("lease_until > 0"),
-            postgresql_where=text("lease_until > 0"),
-        ),
+        _part("ix_queue_ready", "lease_until = 0", "route", "lane", "due_at", "message_id"),
+        _part("ix_queue_leased", "lease_until > 0", "lease_until"),
         Index("ix_queue_expires", "expires_at"),
         Index("ix_queue_conversation", "tenant_id", "conversation_id", "lane", "message_id"),
     )
@@ -220,11 +207,13 @@ class AttemptRow(Base, table=True):
         ForeignKeyConstraint(["tenant_id", "message_id"], ["messages.tenant_id", "messages.id"]),
         UniqueConstraint("tenant_id", "message_id", "number"),
         UniqueConstraint("connection", "provider_message_id"),
-        Index(
-            "ix_attempts_open",
-            "started_at",
-            sqlite_where=text("status IN ('sending', 'unknown')"),
-            postgresql_where=text("status IN ('sending', 'unknown')"),
+        _part("ix_attempts_open", "status IN ('sending', 'unknown')", "started_at"),
+        _part(
+            "ix_attempts_network_id",
+            "network_id IS NOT NULL",
+            "connection",
+            "network_id",
+            unique=True,
         ),
     )
     tenant_id: str = _text()
@@ -239,6 +228,7 @@ class AttemptRow(Base, table=True):
     status: str = _text()
     rank: int = Field(sa_type=Integer)
     provider_message_id: str | None = _maybe_text()
+    network_id: str | None = _maybe_text()  # what the network calls it, where that is another
     error_reason: str | None = _maybe_text()
     error_code: str | None = _maybe_text()
     error_message: str | None = _maybe_text()
@@ -269,19 +259,9 @@ class ReceiptRow(Base, table=True):
     __table_args__ = (
         UniqueConstraint("connection", "dedupe_key"),
         Index("ix_receipts_attempt", "attempt_id"),
-        Index(
-            "ix_receipts_parked",
-            "connection",
-            "provider_message_id",
-            sqlite_where=text("verdict = 'parked'"),
-            postgresql_where=text("verdict = 'parked'"),
-        ),
-        Index(
-            "ix_receipts_foreign",
-            "received_at",
-            sqlite_where=text("verdict = 'foreign'"),
-            postgresql_where=text("verdict = 'foreign'"),
-        ),
+        _part("ix_receipts_parked", "verdict = 'parked'", "connection", "provider_message_id"),
+        _part("ix_receipts_missed", "verdict = 'parked'", "id"),
+        _part("ix_receipts_foreign", "verdict = 'foreign'", "received_at"),
     )
     tenant_id: str = _text()
     id: str = _key()
@@ -290,10 +270,12 @@ class ReceiptRow(Base, table=True):
     inbox_id: str | None = _maybe_text()
     source: str | None = _maybe_text()
     attempt_id: str | None = _maybe_text()
-    provider_message_id: str | None = _maybe_text()
+    provider_message_id: str | None = _maybe_text()  # or else the network's, which it waits for
+    network_id: str | None = _maybe_text()
     account: str | None = _maybe_text()
     sender: str | None = _maybe_text()
     recipient: str | None = _maybe_text()
+    aliases: str | None = _maybe_text()  # JSON: further addresses of the recipient
     status: str = _text()
     vendor_status: str = _text()
     error_reason: str | None = _maybe_text()

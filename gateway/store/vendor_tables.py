@@ -1,4 +1,5 @@
-"""The tables of what we ask of vendors: files, subscriptions, lost answers, what was missed."""
+"""The tables of what we ask of vendors: files, subscriptions, lost answers, what was missed;
+and what they tell of what is ours there."""
 
 from __future__ import annotations
 
@@ -17,9 +18,11 @@ from gateway.store.tables import Base, table
 
 
 class MediaRow(Base, table=True):
-    """A file of an inbound message: first a reference, then, after its fetch, bytes on disk.
+    """A file: of an inbound message, first a reference and, after its fetch, bytes; or an upload,
+    which belongs to no message.
 
-    `state` is pending, stored, refused (never fetched: not the vendor's) or failed.
+    `state` is pending, stored, refused (never fetched: not the vendor's) or failed; dropping while
+    its bytes are deleted because of their age, then gone.
     """
 
     __tablename__ = "media"
@@ -32,17 +35,25 @@ class MediaRow(Base, table=True):
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),
+        Index("ix_media_id", "id", unique=True),
+        Index(
+            "ix_media_kept",
+            "created_at",
+            sqlite_where=text("state IN ('stored', 'dropping')"),
+            postgresql_where=text("state IN ('stored', 'dropping')"),
+        ),
     )
     tenant_id: str = Field(primary_key=True, sa_type=Text)
     id: str = Field(primary_key=True, sa_type=Text)
-    message_id: str = Field(sa_type=Text)
+    message_id: str | None = Field(default=None, sa_type=Text, nullable=True)
     position: int = Field(sa_type=Integer)
-    connection: str = Field(sa_type=Text)
-    reference: str = Field(sa_type=Text)
+    connection: str | None = Field(default=None, sa_type=Text, nullable=True)
+    reference: str | None = Field(default=None, sa_type=Text, nullable=True)
     declared_type: str | None = Field(default=None, sa_type=Text, nullable=True)
     content_type: str | None = Field(default=None, sa_type=Text, nullable=True)  # sniffed
     filename: str | None = Field(default=None, sa_type=Text, nullable=True)
     size: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
+    sha256: str | None = Field(default=None, sa_type=Text, nullable=True)
     state: str = Field(sa_type=Text)
     detail: str | None = Field(default=None, sa_type=Text, nullable=True)
     tries: int = Field(default=0, sa_type=Integer)
@@ -114,7 +125,27 @@ class BackfillRow(Base, table=True):
     due_at: int = Field(default=0, sa_type=BigInteger)  # also its lease
 
 
+class NoticeRow(Base, table=True):
+    """What a vendor told of what is ours there, such as a template that was paused; once."""
+
+    __tablename__ = "notices"
+    __table_args__ = (
+        UniqueConstraint("connection", "dedupe_key"),
+        Index("ix_notices_received_at", "received_at"),
+    )
+    tenant_id: str = Field(primary_key=True, sa_type=Text)
+    id: str = Field(primary_key=True, sa_type=Text)
+    connection: str = Field(sa_type=Text)
+    dedupe_key: str = Field(sa_type=Text)
+    inbox_id: str | None = Field(default=None, sa_type=Text, nullable=True)
+    kind: str = Field(sa_type=Text)
+    content: str = Field(sa_type=Text)
+    occurred_at: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
+    received_at: int = Field(sa_type=BigInteger)
+
+
 media = table(MediaRow)
 subscriptions = table(SubscriptionRow)
 lookups = table(LookupRow)
 backfills = table(BackfillRow)
+notices = table(NoticeRow)

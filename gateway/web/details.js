@@ -4,6 +4,7 @@ import { byId, el, icon, setText } from "./dom.js";
 import { channelWord, moment, statusOf, statusText } from "./words.js";
 
 const CANCELABLE = new Set(["scheduled", "queued", "held"]);
+const RETRYABLE = new Set(["failed", "undelivered", "bounced", "expired", "rejected"]);
 
 export class Details {
   constructor(api) {
@@ -79,19 +80,32 @@ export class Details {
   }
 
   actions(message) {
-    if (message.direction !== "outbound" || !CANCELABLE.has(message.status)) return [];
+    if (message.direction !== "outbound") return [];
+    const id = encodeURIComponent(message.id);
+    if (CANCELABLE.has(message.status)) {
+      return this.action(message, "Cancel this message", () => this.api.post(`/api/messages/${id}/cancel`));
+    }
+    if (RETRYABLE.has(message.status)) {
+      return this.action(message, "Send again", () => this.api.post(`/api/messages/${id}/retry`));
+    }
+    if (message.status !== "unknown") return [];
+    const sure = { even_if_sent: true };
+    return this.action(message, "Send again, though it may have arrived", () => this.api.post(`/api/messages/${id}/retry`, sure));
+  }
+
+  action(message, word, request) {
     const problem = el("p", { class: "problem", role: "alert" });
-    const cancel = async () => {
+    const act = async () => {
       button.disabled = true;
       try {
-        await this.api.post(`/api/messages/${encodeURIComponent(message.id)}/cancel`);
+        await request();
         if (message.id === this.id) await this.load();
       } catch (error) {
         problem.textContent = error.message;
         button.disabled = false;
       }
     };
-    const button = el("button", { type: "button", class: "quiet", on: { click: cancel } }, "Cancel this message");
+    const button = el("button", { type: "button", class: "quiet", on: { click: act } }, word);
     return [button, problem];
   }
 }

@@ -7,6 +7,7 @@ from gateway.store import (
     conversation_tables,
     opt_out_tables,
     restore_tables,
+    signing_tables,
     vendor_tables,
 )
 from gateway.store.tables import Base
@@ -16,6 +17,7 @@ EVERY = (
     conversation_tables,
     opt_out_tables,
     restore_tables,
+    signing_tables,
     vendor_tables,
 )  # they add theirs to the metadata
 

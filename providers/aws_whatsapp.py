@@ -1,0 +1,317 @@
+"""WhatsApp through AWS End User Messaging Social, which passes WhatsApp's own objects on to Meta.
+
+One sending request of boto3 for each message, after its file is where WhatsApp reads it; what
+WhatsApp or AWS cannot do is refused before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from gateway.domain import (
+    Capabilities,
+    Channel,
+    Connection,
+    Finding,
+    MessageType,
+    OutboundMessage,
+    Receipt,
+    Sender,
+    VendorTemplate,
+)
+from gateway.errors import Ambiguous, ProviderError, SettingsError, Unreachable, Unsupported
+from providers import _aws_whatsapp_setup
+from providers._aws import SEATS, Aws, AwsAccount
+from providers._aws_media import WEB, Bucket, place
+from providers._aws_whatsapp_objects import FILES, HEADED, file_kind, kind_of, seen, written
+from providers._aws_whatsapp_tables import SOCIAL, TAKEN
+
+# "SendWhatsAppMessage": originationPhoneNumberId, metaApiVersion; "ListWhatsAppMessageTemplates"
+NUMBER_ID = re.compile(
+    r"(?:arn:[a-z-]+:social-messaging:[a-z0-9-]+:\d{12}:phone-number-id/|phone-number-id-)?"
+    r"([0-9a-fA-F]{32})"
+)
+ACCOUNT_ID = re.compile(
+    r"waba-[0-9a-zA-Z]{1,110}|arn:[a-z-]+:social-messaging:[a-z0-9-]+:\d{12}:waba/[0-9a-zA-Z]+"
+)
+MESSAGE_ID = re.compile(r"[A-Za-z0-9._=+/-]{1,256}")
+MEDIA_ID = re.compile(r"[A-Za-z0-9]{1,100}")
+PAGE, TEMPLATES = 100, 1000
+
+TENANT = "default"
+WHATSAPP = frozenset({Channel.WHATSAPP})
+TYPES = frozenset(
+    {
+        MessageType.TEXT,
+        MessageType.LOCATION,
+        MessageType.CONTACTS,
+        MessageType.INTERACTIVE,
+        MessageType.REACTION,
+        MessageType.TEMPLATE,
+    }
+)
+
+
+class AwsWhatsappSettings(AwsAccount):
+    """What the environment says of WhatsApp through AWS."""
+
+    required: ClassVar[tuple[str, ...]] = (*AwsAccount.required, "AWS_WHATSAPP_PHONE_NUMBER_ID")
+    joins: ClassVar[tuple[str, ...]] = (*AwsAccount.joins, "AWS_WHATSAPP_PHONE_NUMBER_ID")
+    # Other products of AWS have the same keys, and files, too.
+    shared: ClassVar[tuple[str, ...]] = (*AwsAccount.shared, *AwsAccount.joins, "AWS_MEDIA_BUCKET")
+
+    phone_number_id: str = Field("", alias="AWS_WHATSAPP_PHONE_NUMBER_ID")
+    business_account_id: str = Field("", alias="AWS_WHATSAPP_BUSINESS_ACCOUNT_ID")
+    api_version: str = Field("v20.0", alias="AWS_WHATSAPP_API_VERSION")
+    media_bucket: str = Field("", alias="AWS_MEDIA_BUCKET")
+
+    @field_validator("phone_number_id")
+    @classmethod
+    def _a_number(cls, value: str) -> str:
+        found = NUMBER_ID.fullmatch(value)
+        if value and found is None:
+            raise ValueError(
+                "must be the id that AWS gave the number: phone-number-id- and 32 characters, or "
+                "its ARN"
+            )
+        return f"phone-number-id-{found[1].lower()}" if found else ""
+
+    @field_validator("business_account_id")
+    @classmethod
+    def _an_account(cls, value: str) -> str:
+        if value and not ACCOUNT_ID.fullmatch(value):
+            raise ValueError("must be the id that AWS gave the account, waba-…, or its ARN")
+        return value
+
+    @field_validator("api_version")
+    @classmethod
+    def _a_version(cls, value: str) -> str:
+        if not re.fullmatch(r"v\d{1,3}\.\d{1,2}", value):
+            raise ValueError("must be a version of Meta's API such as v20.0")
+        return value
+
+    @field_validator("media_bucket")
+    @classmethod
+    def _a_bucket(cls, value: str) -> str:
+        value = value.removeprefix("s3://").rstrip("/")
+        if value and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value):
+            raise ValueError("must be the name of an S3 bucket")
+        return value
+
+
+def able(bucket: str, *, lists: bool) -> Capabilities:
+    """What can be done, with a bucket or without one."""
+    return Capabilities(
+        channels=WHATSAPP,
+        media=WHATSAPP if bucket else frozenset(),
+        max_media=1 if bucket else 0,
+        media_from=(WEB, place(bucket, "{tenant}")) if bucket else (WEB,),
+        templates=True,
+        types=TYPES | (FILES if bucket else frozenset()),
+        reports_delivery=True,
+        replies=True,
+        user_ids=True,
+        marks_read=True,
+        shows_typing=True,
+        lists_templates=lists,
+        seats=SEATS,
+    )
+
+
+class AwsWhatsapp:
+    """Sends WhatsApp messages from one number of one AWS account."""
+
+    name = "aws_whatsapp"
+    Settings = AwsWhatsappSettings
+    capabilities = able("", lists=False)
+
+    @classmethod
+    def variants(cls) -> Mapping[str, Capabilities]:
+        """What it can, by how it is set up."""
+        return {"": able("", lists=True), "with a bucket": able("AWS_MEDIA_BUCKET", lists=True)}
+
+    @classmethod
+    def connection(cls, settings: AwsWhatsappSettings) -> Connection:
+        """The connection that the environment makes. AWS's id stands for the number: what comes
+        in names it, too."""
+        own = settings.phone_number_id
+        senders = {Channel.WHATSAPP: Sender(pool=own)} if own else {}
+        return Connection(id="aws", tenant_id=TENANT, family="aws", senders=senders)
+
+    def __init__(
+        self, settings: AwsWhatsappSettings, *, http: object = None, timeout: float = 10.0
+    ) -> None:
+        """Loads the SDK, and has its client make ready.
+
+        Raises:
+            SettingsError: a variable, the SDK or every credential is missing.
+        """
+        if not settings.phone_number_id:
+            raise SettingsError(
+                "AWS_WHATSAPP_PHONE_NUMBER_ID is not set; WhatsApp cannot be sent without it."
+            )
+        self._settings = settings
+        self._timeout = timeout
+        self._aws = Aws(settings, timeout=timeout)
+        self._client = self._aws.client("socialmessaging")
+        bucket, stand_in = settings.media_bucket, bool(settings.endpoint_url)
+        self._bucket = Bucket(self._aws, bucket, TENANT, stand_in=stand_in) if bucket else None
+        self.capabilities = able(bucket, lists=bool(settings.business_account_id))
+
+    async def send(self, message: OutboundMessage) -> Receipt:
+        """Hands one message to AWS, by one sending request."""
+        data = self._checked(message)
+        clock = asyncio.get_running_loop().time
+        ends = clock() + self._timeout
+        file = None
+        if message.media:
+            file = await self._uploaded(message, ends)
+            data = written(message, file)
+        try:
+            return await self._aws.call(
+                lambda _: receipt(self._sent(data)), SOCIAL, within=ends - clock()
+            )
+        except ProviderError as error:
+            if file is not None and error.sent_nothing:
+                await self._forgotten(file)
+            raise
+
+    async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
+        """Tells WhatsApp that a person's message was read, and that an answer is being written."""
+        data = seen(provider_message_id, typing=typing)
+        await self._aws.call(lambda _: self._sent(data), SOCIAL)
+
+    async def templates(self) -> Sequence[VendorTemplate]:
+        """The templates of the business account; AWS's list tells neither words nor variables."""
+        id_ = self._settings.business_account_id
+        if not id_:
+            text = "templates are listed once AWS_WHATSAPP_BUSINESS_ACCOUNT_ID is set"
+            raise Unsupported(f"AWS: {text}", code="templates")
+        clock = asyncio.get_running_loop().time
+        ends, found, asked = clock() + self._timeout, list[VendorTemplate](), {"id": id_}
+        while len(found) < TEMPLATES:
+            page = await self._listed(asked, ends - clock())
+            found += [_template(each) for each in page.get("templates", ())]
+            if not (token := page.get("nextToken")):
+                break
+            asked = {"id": id_, "nextToken": token}
+        return found[:TEMPLATES]
+
+    async def check(self, webhook_url: str) -> Sequence[Finding]:
+        """Looks at the number, and at where its account tells what comes in; changes nothing."""
+        settings = self._settings
+        return await _aws_whatsapp_setup.check(
+            self._aws, settings.phone_number_id, settings.business_account_id
+        )
+
+    async def aclose(self) -> None:
+        """Ends what is under way."""
+        await self._aws.aclose()
+
+    def _checked(self, message: OutboundMessage) -> bytes:
+        """What goes out, as far as it is known without a file's id; refused, if it cannot."""
+        can, kind, count = self.capabilities, kind_of(message), len(message.media)
+        sender = message.sender.pool
+        refusals = (
+            (message.channel not in can.channels, "channel", f"no {message.channel}"),
+            (bool(message.html), "html", "no HTML"),
+            (bool(count) and self._bucket is None, "media", "no files without AWS_MEDIA_BUCKET"),
+            (count > 1, "media", "at most one file"),
+            (bool(count) and kind not in FILES | HEADED, "media", f"no file in a {kind} message"),
+            (not self._reads(message), "media", self._where()),
+            (sender not in (None, self._settings.phone_number_id), "sender", "no such number"),
+        )
+        for refused, code, text in refusals:
+            if refused:
+                raise Unsupported(f"AWS: {text}", code=code)
+        return written(message, "0" if count else None)
+
+    def _reads(self, message: OutboundMessage) -> bool:
+        return self._bucket is None or all(self._bucket.reads(f.url) for f in message.media)
+
+    def _where(self) -> str:
+        return f"files are sent from the web by https, or from s3://{self._settings.media_bucket}/…"
+
+    async def _uploaded(self, message: OutboundMessage, ends: float) -> str:
+        """The id of a message's file at WhatsApp, which reads it from the bucket. Whatever fails
+        here, nothing of the message was sent."""
+        assert self._bucket is not None
+        clock, taken = asyncio.get_running_loop().time, TAKEN[file_kind(message)]
+        [url] = await self._bucket.filled(message, self._timeout / 2, taken)
+        source = {"bucketName": self._settings.media_bucket, "key": self._bucket.key(url)}
+        try:
+            return await self._aws.call(
+                lambda _: _media_id(self._posted(source)), SOCIAL, within=(ends - clock()) / 2
+            )
+        except Ambiguous as error:
+            failure = Unreachable(error.text, code=error.code)
+        raise failure
+
+    async def _forgotten(self, file: str) -> None:
+        """Takes a file back that no message has: WhatsApp would keep it for 30 days."""
+        number = self._settings.phone_number_id
+        try:
+            await self._aws.call(
+                lambda _: self._client.delete_whatsapp_message_media(
+                    mediaId=file, originationPhoneNumberId=number
+                ),
+                SOCIAL,
+                within=min(self._timeout, 1.0),
+            )
+        except ProviderError:
+            return  # it ends by itself
+
+    def _sent(self, data: bytes) -> Mapping[str, Any]:
+        settings = self._settings
+        said: Mapping[str, Any] = self._client.send_whatsapp_message(
+            originationPhoneNumberId=settings.phone_number_id,
+            message=data,
+            metaApiVersion=settings.api_version,
+        )
+        return said
+
+    def _posted(self, source: Mapping[str, str]) -> Mapping[str, Any]:
+        said: Mapping[str, Any] = self._client.post_whatsapp_message_media(
+            originationPhoneNumberId=self._settings.phone_number_id, sourceS3File=source
+        )
+        return said
+
+    async def _listed(self, asked: Mapping[str, str], within: float) -> Mapping[str, Any]:
+        page: Mapping[str, Any] = await self._aws.call(
+            lambda _: self._client.list_whatsapp_message_templates(**asked, maxResults=PAGE),
+            SOCIAL,
+            within=within,
+        )
+        return page
+
+
+def receipt(answer: Mapping[str, Any]) -> Receipt:
+    """What AWS said when it took the message. What Meta says to it comes later."""
+    id_ = answer.get("messageId")
+    if not (isinstance(id_, str) and MESSAGE_ID.fullmatch(id_)):
+        raise Ambiguous("a success without a readable id", code="http_200")
+    return Receipt(provider_message_id=id_)
+
+
+def _media_id(answer: Mapping[str, Any]) -> str:
+    id_ = answer.get("mediaId")
+    if not (isinstance(id_, str) and MEDIA_ID.fullmatch(id_)):
+        raise Ambiguous("the file was taken without a readable id", code="media")
+    return id_
+
+
+def _template(given: Mapping[str, Any]) -> VendorTemplate:
+    """ "TemplateSummary" """
+    category = given.get("templateCategory")
+    return VendorTemplate(
+        name=str(given.get("templateName") or ""),
+        language=given.get("templateLanguage"),
+        status=str(given.get("templateStatus") or "unknown").lower(),
+        category=str(category).lower() if category else None,
+        id=given.get("metaTemplateId"),
+    )

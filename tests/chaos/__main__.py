@@ -1,0 +1,140 @@
+"""`python -m tests.chaos [--seed N] [--messages M] [--each K] [--jobs J] [--universe SEED]`."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+
+from tests.chaos.universe import Broken, Figures, Universe
+
+EACH = 1000  # messages of one universe
+
+
+@dataclass
+class Sum:
+    """The figures of many universes."""
+
+    universes: int = 0
+    messages: int = 0
+    steps: int = 0
+    commits: int = 0
+    virtual: float = 0.0
+    events: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    fates: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, one: Figures) -> None:
+        """Adds those of one universe."""
+        self.universes += 1
+        self.messages += sum(one.outcomes.values())
+        self.steps += one.steps
+        self.commits += one.commits
+        self.virtual += one.virtual
+        for name in ("events", "faults", "fates", "outcomes"):
+            getattr(self, name).update(getattr(one, name))
+
+
+def seeds(seed: int) -> Iterator[int]:
+    """The seeds of the universes that follow from one."""
+    luck = random.Random(seed)
+    while True:
+        yield luck.getrandbits(48)
+
+
+def plan(seed: int, messages: int, each: int) -> list[tuple[int, int]]:
+    """Every universe: its seed and how many messages it has."""
+    sizes = [each] * (messages // each) + ([messages % each] if messages % each else [])
+    return list(zip(seeds(seed), sizes, strict=False))
+
+
+def one(seed: int, messages: int) -> Figures | str:
+    """Runs one universe in a process of the pool."""
+    try:
+        return Universe(seed, messages).run()
+    except Broken as broken:
+        return str(broken)
+
+
+def simulated(universes: list[tuple[int, int]], jobs: int) -> Iterator[Figures | str]:
+    """Runs them, on so many cores."""
+    if jobs <= 1:
+        yield from (one(*each) for each in universes)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        waiting = [pool.submit(one, *each) for each in universes]
+        try:
+            yield from (done.result() for done in as_completed(waiting))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def simulate(seed: int, messages: int, each: int, jobs: int) -> int:
+    """Runs all universes and prints what came of them; 1 where a rule was broken."""
+    print(f"seed {seed}: {messages:,} messages in universes of {each:,}, {jobs} jobs", flush=True)
+    began, found, shown = time.monotonic(), Sum(), 0.0
+    for figures in simulated(plan(seed, messages, each), jobs):
+        if isinstance(figures, str):
+            print(f"A rule was broken.\n{figures}\nAgain: python -m tests.chaos --universe "
+                  f"{figures.split()[1].rstrip(',')} --each {each}")  # fmt: skip
+            return 1
+        found.add(figures)
+        if time.monotonic() - shown > 15 and sys.stdout.isatty():
+            shown = time.monotonic()
+            print(f"{found.messages:,} messages …", flush=True)
+    tell(found, time.monotonic() - began)
+    return 0
+
+
+def tell(found: Sum, seconds: float) -> None:
+    """Prints the figures."""
+    print(
+        f"{found.messages:,} messages, {found.steps:,} steps, {found.commits:,} commits in "
+        f"{found.universes:,} universes and {seconds:.0f} s: {found.steps / seconds:,.0f} steps/s, "
+        f"{found.messages / seconds:,.0f} messages/s; {found.virtual / 3600:,.0f} h of their time"
+    )
+    for title, counts in (
+        ("happened", found.events),
+        ("database", found.faults),
+        ("vendors", found.fates),
+        ("ended", found.outcomes),
+    ):
+        said = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+        print(f"{title}: {said}")
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Does what is asked."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=None, help="from which all follows")
+    parser.add_argument("--messages", type=int, default=1_000_000, help="simulated ones")
+    parser.add_argument("--each", type=int, default=EACH, help="messages of one universe")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--universe", type=int, help="runs one again, by its own seed")
+    given = parser.parse_args(None if arguments is None else list(arguments))
+    if given.universe is not None:
+        try:
+            figures = Universe(given.universe, given.each).run()
+        except Broken as broken:
+            print(broken)
+            return 1
+        print(figures)
+        return 0
+    seed = given.seed if given.seed is not None else random.SystemRandom().getrandbits(32)
+    return simulate(seed, given.messages, given.each, given.jobs)
+
+
+if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of words is by chance, too
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "tests.chaos", *sys.argv[1:]])
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The simulation of the engine, short: it runs, it replays, and notices what is broken on purpose.
+
+`make chaos` runs the long one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import routing, sending
+from gateway.domain import OnUnknown
+from gateway.errors import Throttled
+from gateway.status import RANKS
+from gateway.store import deliveries, ledger, opt_outs
+from gateway.store.ledger import Thread
+from tests.chaos.__main__ import plan
+from tests.chaos.universe import Broken, Figures, Universe
+from tests.chaos.vendors import Fate, Request, Vendor
+
+ROOT = Path(__file__).parents[1]
+SEED = 20261122
+SEVERAL, EACH = 6, 300
+
+
+@pytest.mark.parametrize(("seed", "messages"), plan(SEED, SEVERAL * EACH, EACH))
+def test_nothing_is_lost_doubled_or_undone_in_a_universe_of_faults(
+    seed: int, messages: int
+) -> None:
+    figures = Universe(seed, messages).run()
+    assert sum(figures.outcomes.values()) > messages * 0.8
+    assert figures.steps > messages * 10
+
+
+def test_one_seed_is_one_universe() -> None:
+    def run(seed: int) -> Figures:
+        return Universe(seed, 60).run()
+
+    assert run(SEED) == run(SEED)
+    assert run(SEED).trace != run(SEED + 1).trace
+
+
+def test_another_process_replays_it() -> None:
+    again = subprocess.run(
+        [sys.executable, "-m", "tests.chaos", "--universe", str(SEED), "--each", "60"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=100,
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert Universe(SEED, 60).run().trace in again.stdout
+
+
+def broken(seed: int, messages: int) -> str | None:
+    """What the rules say of a universe, if anything."""
+    try:
+        Universe(seed, messages).run()
+    except Broken as said:
+        return str(said)
+    return None
+
+
+def noticed() -> tuple[int, int, str]:
+    """The first universe in which a rule is broken, and what is said of it."""
+    for seed, messages in plan(SEED, 40 * 150, 150):
+        said = broken(seed, messages)
+        if said is not None:
+            return seed, messages, said
+    raise AssertionError("nothing was noticed")
+
+
+def found() -> str:
+    """What is said of it, which is the same when it is run again: the step, and the last lines."""
+    seed, messages, said = noticed()
+    assert said.startswith(f"seed {seed}, step ")
+    assert broken(seed, messages) == said
+    return said.splitlines()[0]
+
+
+def lying(real: Callable[..., Any]) -> Callable[..., Any]:
+    """A vendor that says no to what it took."""
+
+    def answer(self: Vendor, request: Request) -> Any:
+        if request.fate is Fate.LOST_TAKEN:
+            return Throttled("busy", code="429")
+        return real(self, request)
+
+    return answer
+
+
+def test_a_vendor_that_says_no_to_what_it_took_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Vendor, "_answer", lying(Vendor._answer))
+    assert "was taken, and came again" in found()
+
+
+def test_a_begin_without_its_fence_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = deliveries._begin
+
+    def begin(tx: Any, thread: Thread | None, item: Any, *, opted_out: bool) -> bool:
+        if thread is not None and thread.entry is not None and thread.entry["lease_token"]:
+            item = replace(item, due=replace(item.due, token=thread.entry["lease_token"]))
+        return real(tx, thread, item, opted_out=opted_out)
+
+    monkeypatch.setattr(deliveries, "_begin", begin)
+    said = found()
+    assert "an attempt began" in said or "came to vendors" in said
+
+
+def test_an_opt_out_that_is_not_looked_at_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opt_outs, "blocked", lambda tx, people: set())
+    assert "had opted out" in found()
+
+
+def test_a_resend_against_its_policy_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = routing.after
+
+    def after(error: Any, **known: Any) -> Any:
+        return real(error, **{**known, "on_unknown": OnUnknown.RESEND})
+
+    monkeypatch.setattr(sending.routing, "after", after)
+    assert "an earlier one may have been taken" in found()
+
+
+def test_evidence_that_goes_back_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "moves", lambda rank, new: RANKS[new] != rank)
+    assert "Violation" in found()
+
+
+def test_a_status_that_is_not_brought_up_to_date_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, count = Thread.note, [0]
+
+    def note(self: Thread) -> None:
+        count[0] += 1
+        if count[0] % 50:
+            real(self)
+
+    monkeypatch.setattr(Thread, "note", note)
+    assert "Violation" in noticed()[2]
