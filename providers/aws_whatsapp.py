@@ -17,6 +17,7 @@ from gateway.domain import (
     Capabilities,
     Channel,
     Connection,
+    FetchedMedia,
     Finding,
     MessageType,
     OutboundMessage,
@@ -28,6 +29,7 @@ from gateway.errors import Ambiguous, ProviderError, SettingsError, Unreachable,
 from providers import _aws_whatsapp_setup
 from providers._aws import SEATS, Aws, AwsAccount
 from providers._aws_media import WEB, Bucket, place
+from providers._aws_whatsapp_media import Inbox
 from providers._aws_whatsapp_objects import FILES, HEADED, file_kind, kind_of, seen, written
 from providers._aws_whatsapp_tables import SOCIAL, TAKEN
 
@@ -114,6 +116,7 @@ def able(bucket: str, *, lists: bool) -> Capabilities:
         templates=True,
         types=TYPES | (FILES if bucket else frozenset()),
         reports_delivery=True,
+        fetches_media=bool(bucket),
         replies=True,
         user_ids=True,
         marks_read=True,
@@ -161,7 +164,18 @@ class AwsWhatsapp:
         self._client = self._aws.client("socialmessaging")
         bucket, stand_in = settings.media_bucket, bool(settings.endpoint_url)
         self._bucket = Bucket(self._aws, bucket, TENANT, stand_in=stand_in) if bucket else None
+        self._inbox = self._receiving(bucket, stand_in=stand_in) if bucket else None
         self.capabilities = able(bucket, lists=bool(settings.business_account_id))
+
+    def _receiving(self, bucket: str, *, stand_in: bool) -> Inbox:
+        return Inbox(
+            aws=self._aws,
+            social=self._client,
+            s3=self._aws.client("s3", s3={"addressing_style": "path" if stand_in else "auto"}),
+            number=self._settings.phone_number_id,
+            bucket=bucket,
+            folder=f"{TENANT}/inbound/",
+        )
 
     async def send(self, message: OutboundMessage) -> Receipt:
         """Hands one message to AWS, by one sending request."""
@@ -180,6 +194,12 @@ class AwsWhatsapp:
             if file is not None and error.sent_nothing:
                 await self._forgotten(file)
             raise
+
+    async def fetch_media(self, reference: str, limit: int) -> FetchedMedia:
+        """Fetches a file that a person sent, by way of the bucket."""
+        if self._inbox is None:
+            raise Unsupported("AWS: no files without AWS_MEDIA_BUCKET", code="media")
+        return await self._inbox.fetch(reference, limit)
 
     async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
         """Tells WhatsApp that a person's message was read, and that an answer is being written."""

@@ -24,7 +24,7 @@ from gateway.settings import Environment
 from providers import _aws_media, _fetch
 from providers._aws_whatsapp_tables import SOCIAL, TAKEN
 from providers.aws_whatsapp import AwsWhatsapp
-from tests.aws_servers import model
+from tests.aws_servers import model, s3_error
 from tests.aws_social import NUMBER, LoopbackSocial, refusal
 from tests.outbound_cases import entry_of, provider, usual
 from tests.vendors import Fault, LoopbackVendor, Reply
@@ -206,6 +206,79 @@ async def test_without_a_bucket_there_are_no_files() -> None:
         assert (made.capabilities.media, made.capabilities.max_media) == (frozenset(), 0)
         with pytest.raises(Unsupported, match="AWS_MEDIA_BUCKET"):
             await made.send(usual(SETUP, **picture()))
+
+
+# --- files of people
+
+
+REFERENCE = f"{NUMBER}/1234567"
+
+
+@pytest.mark.parametrize("ending", [".jpg", ""])
+async def test_a_persons_file_comes_by_way_of_the_bucket_and_does_not_stay_there(
+    ending: str, aws: LoopbackSocial
+) -> None:
+    data = JPEG + bytes(3 << 19)  # several ranges
+    aws.sent_in["1234567"] = ("image/jpeg", ending, data)
+    aws.files["/gateway-media/default/inbound/12345678.jpg"] = ("image/jpeg", b"another")
+    async with provider(SETUP, aws.url) as made:
+        file = await made.fetch_media(REFERENCE, 4 << 20)
+    assert (file.data, file.content_type) == (data, "image/jpeg")
+    assert list(aws.files) == ["/gateway-media/default/inbound/12345678.jpg"]
+    asked = aws.requests[0].json
+    assert asked["destinationS3File"] == {"bucketName": "gateway-media", "key": "default/inbound/"}
+
+
+async def fetch_failure(aws: LoopbackSocial, reference: str = REFERENCE) -> ProviderError:
+    aws.sent_in.setdefault("1234567", ("image/jpeg", ".jpg", JPEG))
+    async with provider(SETUP, aws.url) as made:
+        with pytest.raises(ProviderError) as caught:
+            await made.fetch_media(reference, 100)
+    return caught.value
+
+
+async def test_a_file_that_is_too_large_is_not_read(aws: LoopbackSocial) -> None:
+    aws.sent_in["1234567"] = ("image/jpeg", ".jpg", bytes(101))
+    assert type(await fetch_failure(aws)) is Rejected
+    assert aws.files == {}
+    assert [r.method for r in aws.requests] == ["POST", "GET", "DELETE"]
+
+
+@pytest.mark.parametrize(
+    "reference", [f"phone-number-id-{'0' * 32}/1", "1234567", f"{NUMBER}/", f"{NUMBER}/../x"]
+)
+async def test_a_file_of_another_number_is_not_asked_for(
+    reference: str, aws: LoopbackSocial
+) -> None:
+    assert type(await fetch_failure(aws, reference)) is Rejected
+    assert aws.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer", "kind"),
+    [
+        ("GetWhatsAppMessageMedia", refusal("ResourceNotFoundException", 404), Rejected),
+        ("GetWhatsAppMessageMedia", refusal("InvalidParametersException"), Rejected),
+        ("GetWhatsAppMessageMedia", refusal("ThrottledRequestException", 429), Throttled),
+        ("GetWhatsAppMessageMedia", refusal("DependencyException", 502), Unreachable),
+        ("s3", s3_error("AccessDenied", 403), AccountRefused),
+        ("s3", s3_error("SlowDown", 503), Unreachable),
+        ("s3", Reply(headers={"Content-Type": "application/xml"}, body=b"<ListBucketResult/>"),
+         Unreachable),
+    ],
+)  # fmt: skip
+async def test_a_file_that_cannot_be_had_says_whether_it_may_be_later(
+    operation: str, answer: Reply, kind: type[ProviderError], aws: LoopbackSocial
+) -> None:
+    aws.errors[operation] = answer
+    assert type(await fetch_failure(aws)) is kind
+
+
+async def test_without_a_bucket_no_files_of_people_are_fetched() -> None:
+    async with provider(SETUP, "http://127.0.0.1:9", AWS_MEDIA_BUCKET=" ") as made:
+        assert not made.capabilities.fetches_media
+        with pytest.raises(Unsupported, match="AWS_MEDIA_BUCKET"):
+            await made.fetch_media(REFERENCE, 100)
 
 
 # --- read, typing, templates
