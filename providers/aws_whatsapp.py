@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -160,6 +160,7 @@ class AwsWhatsapp:
             )
         self._settings = settings
         self._timeout = timeout
+        self._tasks: set[asyncio.Task[None]] = set()
         self._aws = Aws(settings, timeout=timeout)
         self._client = self._aws.client("socialmessaging")
         bucket, stand_in = settings.media_bucket, bool(settings.endpoint_url)
@@ -192,7 +193,7 @@ class AwsWhatsapp:
             )
         except ProviderError as error:
             if file is not None and error.sent_nothing:
-                await self._forgotten(file)
+                self._beside(self._forgotten(file))  # the answer does not wait for it
             raise
 
     async def fetch_media(self, reference: str, limit: int) -> FetchedMedia:
@@ -232,6 +233,13 @@ class AwsWhatsapp:
     async def aclose(self) -> None:
         """Ends what is under way."""
         await self._aws.aclose()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _checked(self, message: OutboundMessage) -> bytes:
         """What goes out, as far as it is known without a file's id; refused, if it cannot."""
@@ -252,7 +260,8 @@ class AwsWhatsapp:
         return written(message, "0" if count else None)
 
     def _reads(self, message: OutboundMessage) -> bool:
-        return self._bucket is None or all(self._bucket.reads(f.url) for f in message.media)
+        bucket = self._bucket
+        return bucket is None or all(f.read or bucket.reads(f.url) for f in message.media)
 
     def _where(self) -> str:
         return f"files are sent from the web by https, or from s3://{self._settings.media_bucket}/…"
@@ -281,7 +290,6 @@ class AwsWhatsapp:
                     mediaId=file, originationPhoneNumberId=number
                 ),
                 SOCIAL,
-                within=min(self._timeout, 1.0),
             )
         except ProviderError:
             return  # it ends by itself

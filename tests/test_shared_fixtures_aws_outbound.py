@@ -3,6 +3,7 @@ the repository, where there is one: ours say the same, and the answers mean what
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -177,6 +178,9 @@ if CASES:
             async with provider(setup, vendor.url, **more) as made:
                 with suppress(ProviderError):
                     await act(made)
+                async with asyncio.timeout(20):
+                    while len(vendor.requests) <= place:  # what is done beside
+                        await asyncio.sleep(0.01)
         theirs, ours = CASES[name]["request"], vendor.requests[place]
         recorded = {key.lower(): value for key, value in theirs["headers"].items()}
         assert list(invalid(ours)) == []
