@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from xml.sax.saxutils import escape
 
-from tests.aws_servers import SIGNED, LoopbackAws, faults, model
+from tests.aws_servers import SIGNED, LoopbackAws, faults, model, s3_error
 from tests.vendors import Behaviour, Reply, Request
 
 SERVICE = "socialmessaging"
 SEND, MEDIA = "/v1/whatsapp/send", "/v1/whatsapp/media"
 NUMBER = "phone-number-id-976c72a700aac43eaf573ae050000000"
 ARN = "arn:aws:social-messaging:eu-central-1:123456789012"
-RANGE = re.compile(r"bytes=(\d+)-(\d+)")
+BUCKET = "gateway-media"
 KINDS = {"application/json", None}
 
 
@@ -87,7 +87,7 @@ class LoopbackSocial(LoopbackAws):
         super().__init__(**more)
         self.media: dict[str, Mapping[str, Any]] = {}  # id -> where it was read from
         self.deleted: list[str] = []
-        self.received: dict[str, tuple[str, str, bytes]] = {}  # id -> type, ending and content
+        self.sent_in: dict[str, tuple[str, str, bytes]] = {}  # id -> type, ending and content
         self.listed: list[dict[str, Any]] = []  # templates
         self.number: dict[str, Any] = {
             "phoneNumber": {
@@ -115,8 +115,10 @@ class LoopbackSocial(LoopbackAws):
     def behave(self, request: Request) -> Behaviour | None:
         """By the plan first, for what is sent; then as the service would."""
         asked = operation(request)
+        if asked is None and request.path.startswith(f"/{BUCKET}") and request.method != "PUT":
+            return self.errors.get("s3") or self.bucket(request)
         if asked is None:
-            return self.bucket(request) or super().behave(request)
+            return super().behave(request)
         wrong = list(invalid(request))
         if wrong:
             self.refused += wrong
@@ -127,36 +129,6 @@ class LoopbackSocial(LoopbackAws):
             planned = self.plan.popleft() if self.plan else self.always
             return planned or self.dated(self.sent_one(message_of(request)))
         return self.dated(Reply(body=json.dumps(self.said(asked.name, request)).encode()))
-
-    def bucket(self, request: Request) -> Reply | None:
-        """S3, as far as files are read there."""
-        path, query = urlsplit(request.path).path, parse_qs(urlsplit(request.path).query)
-        if request.method == "DELETE":
-            return Reply(status=204) if self.files.pop(path, None) else Reply(status=404)
-        if request.method != "GET":
-            return None
-        failed = self.errors.get("GetObject")
-        if failed is not None:
-            return failed
-        if "list-type" in query:
-            return self.objects(path.strip("/"), query["prefix"][0])
-        found = RANGE.fullmatch(request.headers.get("range", ""))
-        if path not in self.files or found is None:
-            return Reply(status=404, body=b"<Error><Code>NoSuchKey</Code></Error>")
-        kind, data = self.files[path]
-        part = data[int(found[1]) : int(found[2]) + 1]
-        return Reply(status=206, headers={"Content-Type": kind}, body=part)
-
-    def objects(self, bucket: str, prefix: str) -> Reply:
-        """A list of what lies below a prefix."""
-        listed = "".join(
-            f"<Contents><Key>{path.removeprefix(f'/{bucket}/')}</Key><Size>{len(data)}</Size>"
-            "</Contents>"
-            for path, (_, data) in self.files.items()
-            if path.startswith(f"/{bucket}/{prefix}")
-        )
-        body = f"<ListBucketResult><Name>{bucket}</Name>{listed}</ListBucketResult>"
-        return Reply(headers={"Content-Type": "application/xml"}, body=body.encode())
 
     def sent_one(self, message: Mapping[str, Any]) -> Reply:
         """A message gets an id; a read receipt gets none."""
@@ -175,11 +147,11 @@ class LoopbackSocial(LoopbackAws):
             self.media[id_] = given["sourceS3File"]
             return {"mediaId": id_}
         if name == "GetWhatsAppMessageMedia":
-            kind, ending, data = self.received[given["mediaId"]]
-            there = given["destinationS3File"]
-            key = f"{there['key']}{given['mediaId']}{ending}"
-            self.files[f"/{there['bucketName']}/{key}"] = (kind, data)
-            return {"mimeType": kind, "fileSize": len(data) // 1024}
+            kind, ending, data = self.sent_in[given["mediaId"]]
+            place = given["destinationS3File"]
+            key = f"/{place['bucketName']}/{place['key']}{given['mediaId']}{ending}"
+            self.files[key] = (kind, data)
+            return {"mimeType": kind, "fileSize": len(data) // 1000}
         if name == "DeleteWhatsAppMessageMedia":
             self.deleted.append(given["mediaId"])
             return {"success": True}
@@ -189,6 +161,31 @@ class LoopbackSocial(LoopbackAws):
             return {"account": self.account}
         assert name == "GetLinkedWhatsAppBusinessAccountPhoneNumber", name
         return self.number
+
+    def bucket(self, request: Request) -> Reply:
+        """S3, as far as files are read, listed and deleted."""
+        path, _, query = request.path.partition("?")
+        asked = {name: values[0] for name, values in parse_qs(query).items()}
+        if asked.get("list-type") == "2":
+            start = f"/{BUCKET}/{asked['prefix']}"
+            found = sorted(key for key in self.files if key.startswith(start))
+            rows = "".join(
+                f"<Contents><Key>{escape(key.removeprefix(f'/{BUCKET}/'))}</Key>"
+                f"<Size>{len(self.files[key][1])}</Size></Contents>"
+                for key in found
+            )
+            body = f"<ListBucketResult>{rows}</ListBucketResult>".encode()
+            return Reply(headers={"Content-Type": "application/xml"}, body=body)
+        if request.method == "DELETE":
+            self.files.pop(path, None)
+            return Reply(status=204)
+        if path not in self.files:
+            return s3_error("NoSuchKey", 404)
+        kind, data = self.files[path]
+        first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
+        return Reply(
+            status=206, headers={"Content-Type": kind}, body=data[int(first) : int(last) + 1]
+        )
 
     def page(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """A page of templates."""
