@@ -73,6 +73,7 @@ MESSAGE = object_of(
         "status": enum_of(Status),
         "provider": MAYBE,
         "provider_message_id": MAYBE,
+        "network_id": MAYBE,
         "segments": COUNT,
         "cost": MONEY,
         "priority": enum_of(Priority),

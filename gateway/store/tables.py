@@ -134,6 +134,7 @@ class MessageRow(Base, table=True):
         Index("ix_messages_to", "tenant_id", "to_address", "id"),
         Index("ix_messages_from", "tenant_id", "from_address", "id"),
         Index("ix_messages_channel", "tenant_id", "channel", "id"),
+        _part("ix_messages_network_id", "network_id IS NOT NULL", "network_id"),
         _part("ix_messages_type", "type <> 'text'", "tenant_id", "type", "id"),
     )
     tenant_id: str = _key()
@@ -155,6 +156,7 @@ class MessageRow(Base, table=True):
     provider: str | None = _maybe_text()
     connection: str | None = _maybe_text()
     provider_message_id: str | None = _maybe_text()
+    network_id: str | None = _maybe_text()  # what the network calls it, where that is another
     dedupe_key: str | None = _maybe_text()  # inbound only
     segments: int | None = Field(default=None, sa_type=Integer, nullable=True)
     cost: str | None = _maybe_text()

@@ -130,6 +130,7 @@ function facts(message) {
     ["Cost", money(message.cost)],
     ["Provider", message.provider],
     ["Provider's id", code(message.provider_message_id)],
+    ["Network's id", code(message.network_id)],
     [outbound ? "Accepted here" : "Received", moment(message.created_at)],
     ["To be sent at", moment(message.send_at)],
     ["Sent", moment(message.sent_at)],
