@@ -44,7 +44,6 @@ def message_view(row: Mapping[str, Any]) -> View:
         "status": row["status"],
         "provider": row["provider"],
         "provider_message_id": row["provider_message_id"],
-        "network_id": row["network_id"],
         "segments": row["segments"],
         "cost": _money(row),
         "priority": row["priority"],

@@ -141,18 +141,13 @@ def test_either_id_and_our_own_find_the_attempt(sns: Sns) -> None:
         post(sns, happened(status("read", number, recipient_id=person), send_id=None))
     for number, id_ in enumerate((by_answer, by_ours, by_network), 1):
         found = shown(sns, id_)
-        assert found["status"] == "read"
-        named = f"wamid.out000{number}"
-        assert named in (found["provider_message_id"], found["network_id"])
-        (only,) = sns.client.get("/api/messages", provider_message_id=named)["items"]
-        assert only["id"] == id_
-    first = shown(sns, by_answer)
-    for one in (first, *first["attempts"]):
-        assert (one["provider_message_id"], one["network_id"]) == (SEND_ID, "wamid.out0001")
-    assert (
-        sns.client.get("/api/messages", provider_message_id=SEND_ID)["items"][0]["id"] == by_answer
-    )
-    third = shown(sns, by_network)  # AWS answered with the network's own
+        assert (found["status"], found["provider_message_id"]) == ("read", f"wamid.out000{number}")
+    (first,) = shown(sns, by_answer)["attempts"]
+    assert (first["provider_message_id"], first["network_id"]) == (SEND_ID, "wamid.out0001")
+    for id_ in (SEND_ID, "wamid.out0001"):
+        (only,) = sns.client.get("/api/messages", provider_message_id=id_)["items"]
+        assert only["id"] == by_answer
+    (third,) = shown(sns, by_network)["attempts"]  # AWS answered with the network's own
     assert (third["provider_message_id"], third["network_id"]) == ("wamid.out0003", None)
 
 

@@ -73,7 +73,6 @@ MESSAGE = object_of(
         "status": enum_of(Status),
         "provider": MAYBE,
         "provider_message_id": MAYBE,
-        "network_id": MAYBE,
         "segments": COUNT,
         "cost": MONEY,
         "priority": enum_of(Priority),

@@ -30,7 +30,6 @@ MESSAGE_COLUMNS = (
     "provider",
     "connection",
     "provider_message_id",
-    "network_id",
     "segments",
     "cost",
     "currency",
@@ -50,7 +49,6 @@ SHOWN = (
     "provider",
     "connection",
     "provider_message_id",
-    "network_id",
     "sent_at",
     "delivered_at",
     "read_at",
@@ -210,6 +208,8 @@ class Thread:
         best = furthest(self._states())
         shown = next(a for a in self.attempts if best is not None and a["number"] == best.number)
         values: Fields = {name: shown[name] for name in SHOWN}
+        if shown["network_id"] is not None:  # what people's answers name
+            values["provider_message_id"] = shown["network_id"]
         for name in ("segments", "cost", "currency"):
             if shown[name] is not None:
                 values[name] = shown[name]

@@ -63,7 +63,7 @@ def condition(tx: Tx, tenant_id: str, asked: Asked) -> tuple[str, list[Any]]:
     first = _first(tx, tenant_id, asked)
     parts, values = ["tenant_id = ?"], [tenant_id]
     for name, value in asked.filters.items():
-        if name == "provider_message_id" and (known := _in_network(tx, tenant_id, value)):
+        if name == "provider_message_id" and (known := _sent_as(tx, tenant_id, value)):
             parts.append("id = ?")
             values.append(known)
             continue
@@ -78,10 +78,13 @@ def condition(tx: Tx, tenant_id: str, asked: Asked) -> tuple[str, list[Any]]:
     return _in_time(asked, parts, values)
 
 
-def _in_network(tx: Tx, tenant_id: str, id_: str) -> str | None:
-    """The message that the network calls so, if any."""
-    where = "network_id = ? AND tenant_id || '' = ?"  # so that no index of the tenant's is followed
-    found = tx.run(f"SELECT MAX(id) FROM messages WHERE {where}", (id_, tenant_id)).scalar()
+def _sent_as(tx: Tx, tenant_id: str, id_: str) -> str | None:
+    """The message that its vendor called so when it was sent, if it shows its network's id."""
+    found = tx.run(
+        "SELECT MAX(message_id) FROM attempts WHERE provider_message_id = ? "
+        "AND network_id IS NOT NULL AND tenant_id || '' = ?",  # so that only one index will do
+        (id_, tenant_id),
+    ).scalar()
     return str(found) if found is not None else None
 
 

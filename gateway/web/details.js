@@ -130,7 +130,6 @@ function facts(message) {
     ["Cost", money(message.cost)],
     ["Provider", message.provider],
     ["Provider's id", code(message.provider_message_id)],
-    ["Network's id", code(message.network_id)],
     [outbound ? "Accepted here" : "Received", moment(message.created_at)],
     ["To be sent at", moment(message.send_at)],
     ["Sent", moment(message.sent_at)],
@@ -163,6 +162,7 @@ function attempt(one) {
       ["Delivered", moment(one.delivered_at)],
       ["Cost", money(one.cost)],
       ["Provider's id", code(one.provider_message_id)],
+      ["Network's id", code(one.network_id)],
       ["Id", code(one.id)],
     ]),
   );

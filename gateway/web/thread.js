@@ -215,7 +215,7 @@ export class Thread {
   }
 
   byProviderId(id) {
-    for (const message of this.messages.values()) if ([message.provider_message_id, message.network_id].includes(id)) return message;
+    for (const message of this.messages.values()) if (message.provider_message_id === id) return message;
     return null;
   }
 
