@@ -20,7 +20,7 @@ from gateway.errors import Throttled
 from gateway.status import RANKS
 from gateway.store import deliveries, ledger, opt_outs
 from gateway.store.ledger import Thread
-from tests.chaos.__main__ import plan
+from tests.chaos.many import plan
 from tests.chaos.processes import chaos
 from tests.chaos.universe import Broken, Figures, Universe
 from tests.chaos.vendors import Fate, Request, Vendor
