@@ -77,7 +77,7 @@ def test_a_vendor_that_does_this_gets_no_message_twice_and_loses_none(
             eventually(lambda: not vendor.plan, "the vendor's fault")
             found = asked(vendor, body)
             assert len(found) == expected[1]
-            assert {request.path.rpartition("/")[2] for request in found} == {"Messages.json"}
+            assert {request.path.rpartition("/")[2] for request in found} <= {"Messages.json"}
             check(client, message, found)
 
 
