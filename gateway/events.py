@@ -58,6 +58,7 @@ class Hub:
     _floor: int = 0  # the ring has everything after this number, up to the newest
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
+    _turns: int = 0  # how often the feed has gone back
     _followers: set[asyncio.Event] = field(default_factory=set)
     closed: bool = False
 
@@ -115,6 +116,13 @@ class Hub:
         self._ring.clear()
         self._size, self._newest, self._floor = 0, newest, newest
 
+    def turned(self, newest: int) -> None:
+        """The feed has gone back to this number, after a restore: who follows it is cut off, comes
+        back and is told."""
+        self._turns += 1
+        self._forget(newest)
+        self._tell()
+
     def _tell(self) -> None:
         for follower in self._followers:
             follower.set()
@@ -140,18 +148,18 @@ class Hub:
         nothing happened for `beat` seconds. Ends when the hub does.
 
         Raises:
-            Lagging: the follower is too slow.
+            Lagging: the follower is too slow, or the database was restored.
         """
         signal = asyncio.Event()
         first = not self._followers
         self._followers.add(signal)
         try:
-            oldest, newest = await self.reader.call(feed.bounds)
+            oldest, newest, there = await self.reader.call(feed.opening, after)
             alone = first and len(self._followers) == 1
             if alone and newest > self._newest:
                 self._forget(newest)  # nobody needed what was said since it last read
             cursor = newest if after is None else after
-            if cursor > newest or cursor < oldest - 1:
+            if cursor > newest or cursor < oldest - 1 or not there:
                 yield Reset(newest)
                 cursor = newest
             yield Opened(cursor)
@@ -173,7 +181,10 @@ class Hub:
     async def _live(
         self, tenant_id: str, cursor: int, signal: asyncio.Event, beat: float
     ) -> AsyncIterator[list[Frame]]:
+        turns = self._turns
         while not self.closed:
+            if turns != self._turns:
+                raise Lagging("the database was restored")
             signal.clear()
             frames = self._since(cursor)
             if frames:
