@@ -28,6 +28,7 @@ from gateway.api.reading import (
     validate,
 )
 from gateway.api.schemas import Content, NewMessage, Reschedule
+from gateway.api.templates import refusal
 from gateway.clock import to_ms
 from gateway.domain import Channel, MessageType
 from gateway.explain import NOTHING, waiting
@@ -39,6 +40,7 @@ from gateway.store.edits import CANCEL, READ_MESSAGE, RESCHEDULE, Moved, Named
 from gateway.store.keys import Identity
 from gateway.store.message_lists import Asked
 from gateway.views import attempts_view, message_view
+from gateway.windows import WindowClosed
 
 ROUTE = "POST /api/messages"
 FILTERS = (*message_lists.EQUAL, "created_after", "created_before")
@@ -67,8 +69,10 @@ async def once(
     its time has passed meanwhile, or a provider or the conversation has gone."""
     try:
         return await accepting
-    except (Invalid, Problem) as refusal:
-        if key is None or (isinstance(refusal, Problem) and refusal.status not in (404, 422)):
+    except WindowClosed as closed:
+        raise await refusal(context, closed) from None
+    except (Invalid, Problem) as wrong:
+        if key is None or (isinstance(wrong, Problem) and wrong.status not in (404, 422)):
             raise
         earlier = await context.reader.call(
             queries.earlier_answer, identity.tenant_id, key.route, key.key
@@ -154,6 +158,7 @@ def draft_of(wanted: Content, channel: Channel, to: str, thread: Thread | None) 
         metadata=wanted.metadata,
         on_unknown=wanted.on_unknown,
         thread=thread,
+        outside_window=wanted.outside_window == "try",
     )
 
 

@@ -19,13 +19,14 @@ from gateway.api import (
     retries,
     sms,
     sockets,
+    templates,
 )
 from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
 RESOURCES = (
     *(messages, retries, sms, analytics),
-    *(conversations, conversation_edits, notes, opt_outs),
+    *(conversations, conversation_edits, notes, opt_outs, templates),
     *(events, sockets, media, health, metrics),
 )
 OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource.OPERATIONS)
