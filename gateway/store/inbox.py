@@ -28,7 +28,14 @@ from gateway.domain import (
     Verified,
 )
 from gateway.opt_outs import Source, wish_of
-from gateway.store import conversations, notices, opt_outs, receipts, subscriptions
+from gateway.store import (
+    conversations,
+    engagements,
+    notices,
+    opt_outs,
+    receipts,
+    subscriptions,
+)
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
 from gateway.store.database import Again
@@ -113,6 +120,15 @@ def run(tx: Tx, items: Sequence[Delivery]) -> Sequence[Taken | Exception]:
             for item in fresh
             for event in item.events
             if isinstance(event, Notice)
+        ],
+    )
+    engagements.keep(
+        tx,
+        [
+            (item.tenant_id, item.verified.connection, item.id, event)
+            for item in fresh
+            for event in item.events
+            if isinstance(event, Engagement)
         ],
     )
     opt_outs.apply(tx, [*_wishes(tx, heard), *_unsubscribed(tx, fresh)])
