@@ -192,7 +192,7 @@ def _store_messages(tx: Tx, said: Sequence[tuple[Delivery, InboundMessage]]) -> 
         unique.setdefault((item.verified.connection, event.dedupe_key), (item, event))
     there = {tuple(row) for row in select(tx, messages, DEDUPE, list(unique), DEDUPE)}
     new = [
-        _New(*unique[key], _wanted(*unique[key]), new_id("msg"))
+        _New(*unique[key], _wanted(tx, *unique[key]), new_id("msg"))
         for key in unique
         if key not in there
     ]
@@ -292,7 +292,7 @@ def _said_at(tx: Tx, item: Delivery, occurred: datetime | None) -> int:
     return said if received - said > DETOUR else received
 
 
-def _wanted(item: Delivery, event: InboundMessage) -> Wanted:
+def _wanted(tx: Tx, item: Delivery, event: InboundMessage) -> Wanted:
     ours, person = event.to_address, event.from_address
     if event.echo:
         ours, person = event.from_address, event.to_address or ""
@@ -306,6 +306,7 @@ def _wanted(item: Delivery, event: InboundMessage) -> Wanted:
         name=event.name,
         also=event.aliases,
         inbound=not event.echo,
+        said_at=min(_said_at(tx, item, event.occurred_at), tx.now),
         answerable=event.type is not MessageType.SYSTEM,  # the network speaks, not the person
     )
 
@@ -327,7 +328,7 @@ def _row(tx: Tx, new: _New) -> dict[str, Any]:
         reply_to=event.reply_to,
         media=json.dumps(_media_view(new)) if event.media else None,
         status=_status(event).value,
-        sent_at=(to_ms(event.occurred_at) if event.occurred_at else tx.now) if event.echo else None,
+        sent_at=new.wanted.said_at,
         provider=new.item.verified.webhook,
         connection=new.item.verified.connection,
         provider_message_id=event.provider_message_id,
