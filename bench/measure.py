@@ -43,6 +43,7 @@ class Plan:
     starts: int = 5
     rate: float = 500.0
     stream: float = 4.0  # seconds of a turn
+    followers: int = 1000  # of the feed, at once
     stores: tuple[str, ...] = ("sqlite", "postgres")
     disks: tuple[str, ...] = ("here", "slow")
 
@@ -60,6 +61,7 @@ QUICK = Plan(
     crowd=1000,
     starts=1,
     stream=2.0,
+    followers=100,
     disks=("here",),
 )
 SMOKE = Plan(
@@ -71,6 +73,7 @@ SMOKE = Plan(
     starts=1,
     rate=50.0,
     stream=0.4,
+    followers=6,
     stores=("sqlite",),
     disks=("here",),
 )

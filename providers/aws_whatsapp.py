@@ -26,7 +26,7 @@ from gateway.domain import (
     VendorTemplate,
 )
 from gateway.errors import Ambiguous, ProviderError, SettingsError, Unreachable, Unsupported
-from providers import _aws_whatsapp_setup
+from providers import _aws_bucket, _aws_whatsapp_setup
 from providers._aws import SEATS, Aws, AwsAccount
 from providers._aws_media import WEB, Bucket, place
 from providers._aws_whatsapp_media import Inbox
@@ -224,11 +224,17 @@ class AwsWhatsapp:
         return found[:TEMPLATES]
 
     async def check(self, webhook_url: str) -> Sequence[Finding]:
-        """Looks at the number, and at where its account tells what comes in; changes nothing."""
+        """Looks at the number, at where its account tells what comes in, and at the bucket."""
         settings = self._settings
-        return await _aws_whatsapp_setup.check(
+        found = await _aws_whatsapp_setup.check(
             self._aws, settings.phone_number_id, settings.business_account_id
         )
+        if self._bucket is None:
+            return found
+        return [
+            *found,
+            *await _aws_bucket.check(self._aws, self._bucket, settings.region, self.name),
+        ]
 
     async def aclose(self) -> None:
         """Ends what is under way."""

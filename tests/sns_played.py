@@ -70,8 +70,8 @@ class Sns:
 
 
 @contextmanager
-def playing(url: str, folder: Path) -> Iterator[Sns]:
-    """A gateway in development on a database, and an emulator of SNS."""
+def playing(url: str, folder: Path, **set_up: str) -> Iterator[Sns]:
+    """A gateway in development, with more variables if that is wanted, and an emulator of SNS."""
     with LoopbackVendor() as vendor:
         vendor.pages[FILE] = Reply(body=SIGNER.pem)
         vendor.pages["/"] = Reply(body=confirmed())
@@ -79,6 +79,7 @@ def playing(url: str, folder: Path) -> Iterator[Sns]:
             "GATEWAY_ENV": "development",
             "AWS_SNS_TOPIC_ARNS": TOPIC,
             "AWS_SNS_EMULATOR_URL": vendor.url,
+            **set_up,
         }
         database = Database(url)
         with in_thread(variables(folder, url, **more)) as client:

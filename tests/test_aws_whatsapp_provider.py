@@ -387,7 +387,7 @@ def test_a_numbers_id_is_read_in_each_of_its_forms(given: str, read: str | None)
 
 async def test_the_doctor_sees_the_number_and_where_its_account_posts(aws: LoopbackSocial) -> None:
     async with provider(SETUP, aws.url, timeout=30.0) as made:
-        number, account = await made.check("https://gateway.example.com/api/webhooks/aws")
+        number, account, _ = await made.check("https://gateway.example.com/api/webhooks/aws")
     assert (number.level, "+1 555-000-9999" in number.text) == (Level.OK, True)
     assert (account.level, ":gateway-inbound" in account.text) == (Level.OK, True)
 
@@ -398,19 +398,19 @@ async def test_the_doctor_says_what_is_wrong(aws: LoopbackSocial) -> None:
     )
     aws.account["eventDestinations"] = []
     async with provider(SETUP, aws.url, timeout=30.0) as made:
-        number, account = await made.check("")
+        number, account, _ = await made.check("")
         aws.account["registrationStatus"] = "INCOMPLETE"
-        _, incomplete = await made.check("")
+        _, incomplete, _ = await made.check("")
         aws.errors["GetLinkedWhatsAppBusinessAccount"] = refusal("AccessDeniedException", 403)
-        _, unseen = await made.check("")
+        _, unseen, _ = await made.check("")
     assert (number.level, "AWS_WHATSAPP_PHONE_NUMBER_ID" in number.fix) == (Level.PROBLEM, True)
     assert (account.level, "event destination" in account.text) == (Level.PROBLEM, True)
     assert (incomplete.level, unseen.level) == (Level.PROBLEM, Level.WARNING)
     aws.errors["GetLinkedWhatsAppBusinessAccountPhoneNumber"] = Reply(status=500, body=b"{}")
     aws.number["phoneNumber"]["qualityRating"] = "RED"
     async with provider(SETUP, aws.url, timeout=30.0, AWS_WHATSAPP_BUSINESS_ACCOUNT_ID=" ") as made:
-        away, unset = await made.check("")
+        away, unset, *_ = await made.check("")
         del aws.errors["GetLinkedWhatsAppBusinessAccountPhoneNumber"]
-        poor, _ = await made.check("")
+        poor, *_ = await made.check("")
     assert {away.level, unset.level, poor.level} == {Level.WARNING}
     assert "RED" in poor.text

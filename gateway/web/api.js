@@ -1,5 +1,6 @@
 // Requests to the gateway. The key travels in the Authorization header and nowhere else.
 
+const UPLOAD = 600_000; // milliseconds, as long as the gateway waits
 const PATIENCE = 20_000; // milliseconds until a request counts as unanswered
 
 /** What went wrong. `status` 0: no answer came. `errors`: problems by field. */
@@ -49,6 +50,15 @@ export class Api {
     } catch {
       throw new ApiError(0, "The answer did not arrive whole.");
     }
+  }
+
+  /** Gives a file to the gateway, to be sent on a channel. */
+  async upload(file, channel, signal) {
+    const query = new URLSearchParams({ filename: file.name, channel });
+    const headers = { accept: "application/json", "content-type": file.type || "application/octet-stream" };
+    const ends = AbortSignal.any([signal, AbortSignal.timeout(UPLOAD)]);
+    const answer = await this.request(`/api/media?${query}`, { method: "POST", headers, body: file, signal: ends });
+    return answer.json();
   }
 
   /** The bytes of a file. */

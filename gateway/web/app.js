@@ -56,7 +56,7 @@ class Session {
       discard: (send) => this.outbox.discard(send),
       edit: (send) => {
         this.outbox.discard(send);
-        this.composer.restore(send.body);
+        this.composer.restore(send.body, send.media);
       },
     };
   }
@@ -240,10 +240,13 @@ function named(hash) {
 }
 
 let session = null;
-const composer = new Composer((id, text) => {
-  session?.outbox.write(id, text);
-  session?.thread.toEnd();
-});
+const composer = new Composer(
+  (id, text, media) => {
+    session?.outbox.write(id, text, media);
+    session?.thread.toEnd();
+  },
+  (file, channel, signal) => session.api.upload(file, channel, signal),
+);
 const newMessage = new NewMessage((message) => {
   session?.list.refresh();
   location.hash = `#/${encodeURIComponent(message.conversation_id)}`;

@@ -1,6 +1,7 @@
 // Writing: the composer under a thread, and the form for a new conversation.
 
 import { newKey } from "./api.js";
+import { Attachments } from "./attach.js";
 import { byId, setText } from "./dom.js";
 import { counted } from "./segments.js";
 
@@ -8,8 +9,10 @@ const TALLEST = 180; // pixels
 
 /** The composer. Each conversation keeps its own draft until it is sent. */
 export class Composer {
-  constructor(write) {
+  /** `write(conversationId, text, media)` sends; `upload` as `Attachments` want it. */
+  constructor(write, upload) {
     this.write = write;
+    this.files = new Attachments(upload, () => this.conversation && this.allow());
     this.drafts = new Map();
     this.conversation = null;
     this.field = byId("composer-body");
@@ -17,6 +20,13 @@ export class Composer {
   }
 
   prepare() {
+    this.files.prepare();
+    this.field.addEventListener("paste", (event) => {
+      const pasted = [...(event.clipboardData?.files ?? [])];
+      if (!pasted.length) return;
+      event.preventDefault();
+      this.files.add(pasted);
+    });
     this.field.addEventListener("input", () => this.changed());
     this.field.addEventListener("keydown", (event) => {
       // While an input method composes a character, Enter belongs to it.
@@ -33,12 +43,14 @@ export class Composer {
   open(conversation) {
     this.conversation = conversation;
     this.field.value = this.drafts.get(conversation.id) ?? "";
+    this.files.open(conversation);
     this.changed();
   }
 
-  /** Puts a text back that was not accepted, before what was written since. */
-  restore(text) {
+  /** Puts back what was not accepted, before what was written since. */
+  restore(text, media) {
     this.field.value = this.field.value ? `${text}\n${this.field.value}` : text;
+    this.files.restore(media);
     this.changed();
     this.field.focus();
   }
@@ -46,6 +58,7 @@ export class Composer {
   forget() {
     this.drafts.clear();
     this.conversation = null;
+    this.files.forget();
     this.field.value = "";
   }
 
@@ -53,16 +66,25 @@ export class Composer {
     const { value, style } = this.field;
     if (value) this.drafts.set(this.conversation.id, value);
     else this.drafts.delete(this.conversation.id);
-    this.button.disabled = !value.trim();
+    this.allow();
     setText(byId("composer-count"), value ? counted(value, this.conversation.channel) : "");
     style.height = "auto";
     style.height = `${Math.min(this.field.scrollHeight + 2, TALLEST)}px`;
   }
 
+  /** Whether there is something to send, and all of it is there. */
+  get sendable() {
+    return Boolean(this.conversation) && this.files.ready && Boolean(this.field.value.trim() || this.files.files.length);
+  }
+
+  allow() {
+    this.button.disabled = !this.sendable;
+  }
+
   send() {
+    if (!this.sendable) return;
     const text = this.field.value;
-    if (!text.trim() || !this.conversation) return;
-    this.write(this.conversation.id, text);
+    this.write(this.conversation.id, text.trim() ? text : "", this.files.take());
     this.field.value = "";
     this.changed();
   }

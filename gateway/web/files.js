@@ -43,19 +43,36 @@ export class Files {
   picture(file, url, signal) {
     const box = el("div", { class: "picture-box" }, el("span", { class: "muted small" }, "Picture"));
     const load = async () => {
-      const blob = await this.fetched(url, signal, box);
+      const small = await this.small(url, signal);
+      const blob = small ?? (await this.fetched(url, signal, box));
       if (!blob) return;
       if (!PICTURES.has(blob.type)) return box.replaceWith(this.download(file, url, signal));
       const address = held(blob, signal);
       const alt = file.filename ? `Picture ${file.filename}` : "Picture";
       const image = el("img", { src: address, alt, decoding: "async" });
-      const open = () => openPicture(address, alt);
+      let whole = small ? null : address;
+      const open = async () => {
+        if (!whole) {
+          const all = await this.fetched(url, signal, el("span"));
+          whole = all && PICTURES.has(all.type) ? held(all, signal) : address;
+        }
+        openPicture(whole, alt);
+      };
       box.replaceChildren(el("button", { type: "button", class: "plain-button", "aria-label": `Enlarge: ${alt}`, on: { click: open } }, image));
     };
     this.waiting.set(box, load);
     this.watcher.observe(box);
     signal.addEventListener("abort", () => this.forget(box), { once: true });
     return box;
+  }
+
+  /** The thumbnail of a picture; null where there is none, or not yet. */
+  async small(url, signal) {
+    try {
+      return await this.api.file(`${url}/thumbnail`, signal);
+    } catch {
+      return null;
+    }
   }
 
   player(file, url, kind, signal) {

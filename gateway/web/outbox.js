@@ -16,9 +16,9 @@ export class Outbox {
   }
 
   /** Sends in a conversation, after what was written there before. */
-  write(conversationId, body) {
+  write(conversationId, body, media = []) {
     const key = newKey();
-    const send = { id: `local-${key}`, key, conversationId, body, state: "sending", problem: "", asked: new Set(), createdAt: new Date().toISOString() };
+    const send = { id: `local-${key}`, key, conversationId, body, media, state: "sending", problem: "", asked: new Set(), createdAt: new Date().toISOString() };
     this.sends.set(send.id, send);
     this.changed(send);
     this.queue(send);
@@ -43,7 +43,7 @@ export class Outbox {
   /** Whether a message of ours that the feed shows may be one of these. One that was given up is
       then asked for once more: its key finds out, and cannot send it twice. */
   mayBe(message) {
-    const same = this.of(message.conversation_id).filter((send) => send.body === message.body);
+    const same = this.of(message.conversation_id).filter((send) => send.body === message.body && send.media.length === (message.media ?? []).length);
     for (const send of same) {
       if (send.state !== "failed" || send.asked.has(message.id)) continue;
       send.asked.add(message.id);
@@ -79,7 +79,7 @@ export class Outbox {
     const path = `/api/conversations/${encodeURIComponent(send.conversationId)}/messages`;
     for (let tries = 1; !this.stopped && this.sends.has(send.id); tries += 1) {
       try {
-        const message = await this.api.post(path, { body: send.body }, send.key);
+        const message = await this.api.post(path, said(send), send.key);
         this.sends.delete(send.id);
         if (!this.stopped) this.accepted(send, message);
         return;
@@ -98,5 +98,8 @@ export class Outbox {
     if (!this.stopped) this.changed(send);
   }
 }
+
+/** What the gateway is asked to send. It knows the type of its files. */
+const said = ({ body, media }) => (media.length ? { body, media: media.map(({ url, filename }) => ({ url, filename })) } : { body });
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

@@ -331,6 +331,7 @@ function draft(send) {
     direction: "outbound",
     type: "text",
     body: send.body,
+    media: send.media,
     created_at: send.createdAt,
     send: { ...send },
   };
