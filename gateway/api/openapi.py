@@ -16,12 +16,14 @@ from gateway.api.routes import OPERATIONS, RESOURCES
 from gateway.api.shapes import SHAPES, TEXT, enum_of, object_of, ref
 from gateway.domain import Channel
 from gateway.opt_outs import State
+from gateway.words import QUESTION
 
 PARAMETERS: dict[str, Any] = {
     "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
     "since": {"type": "string", "format": "date-time"},
     "until": {"type": "string", "format": "date-time"},
     "interval": {"type": "string", "enum": ["hour", "day"], "default": "day"},
+    "q": {"type": "string", "minLength": 1, "maxLength": QUESTION},
     "unread": {"type": "string", "enum": ["true", "false"]},
     "created_after": {"type": "string", "format": "date-time"},
     "created_before": {"type": "string", "format": "date-time"},
@@ -105,7 +107,9 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         schema = enum_of(Channel) if name == "channel" else TEXT
         listed.append({"name": name, "in": "path", "required": True, "schema": schema})
     for place, names in (("query", operation.query), ("header", operation.headers)):
-        listed += [{"name": n, "in": place, "schema": PARAMETERS.get(n, TEXT)} for n in names]
+        for n in names:
+            told = {"name": n, "in": place, "schema": PARAMETERS.get(n, TEXT)}
+            listed.append({**told, "required": True} if n in operation.needs else told)
     return listed
 
 

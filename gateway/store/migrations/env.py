@@ -6,6 +6,7 @@ from gateway.store import (
     breaker_tables,
     conversation_tables,
     opt_out_tables,
+    search_tables,
     signing_tables,
     vendor_tables,
 )
@@ -15,6 +16,7 @@ EVERY = (
     breaker_tables,
     conversation_tables,
     opt_out_tables,
+    search_tables,
     signing_tables,
     vendor_tables,
 )  # they add theirs to the metadata
