@@ -139,6 +139,7 @@ def test_other_filters_narrow_a_search(
     store: Store, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "WINDOW", window)
+    monkeypatch.setattr(search, "MANY", -1 if window < 5000 else 0)
     monkeypatch.setattr(search, "ENOUGH", 2)
     monkeypatch.setattr(search, "STEP", 4)
     monkeypatch.setattr(search, "EXAMINED", 6)

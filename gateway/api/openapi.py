@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from gateway.api.links import links
 from gateway.api.operation import Operation
 from gateway.api.problems import TITLES
 from gateway.api.routes import OPERATIONS, RESOURCES
@@ -80,8 +81,7 @@ def _version() -> str:
 def _operation(operation: Operation) -> dict[str, Any]:
     told: dict[str, Any] = {
         "summary": operation.summary,
-        "operationId": f"{operation.handler.__module__.rpartition('.')[2]}_"
-        f"{operation.handler.__name__}",
+        "operationId": _id(operation),
         "tags": [operation.tag],
         "parameters": _parameters(operation),
         "responses": _responses(operation),
@@ -92,6 +92,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.takes:
         told["requestBody"] = {"required": True, "content": _file_in(operation.takes)}
     return told
+
+
+def _id(operation: Operation) -> str:
+    return f"{operation.handler.__module__.rpartition('.')[2]}_{operation.handler.__name__}"
 
 
 def _file_in(kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -132,6 +136,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
             "Location": {"schema": TEXT},
             "Idempotency-Replayed": {"schema": {"type": "string", "enum": ["true"]}},
         }
+    if found := links(operation.answer, _id(operation), operation.path, operation.query):
+        done["links"] = found
     also = {str(status): {"description": text} for status, text in operation.also}
     return {str(operation.status): done} | also | _problems(operation)
 

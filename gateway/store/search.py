@@ -1,8 +1,8 @@
 """Messages that are found by their words, newest first, from the index of the search.
 
 Work is bounded, whatever is asked. FTS5 gives its matches in the order of the list and stops when
-there are enough. PostgreSQL would gather all matches first: there the newest messages are looked
-through, and its index is asked only for what is rare among those.
+there are enough. PostgreSQL gathers all matches first: where those would be many, the newest
+messages are looked through before its index is asked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from gateway.words import MARK, Question, in_conversation, tenant_code
 
 KEY = ("tenant_id", "id")
 NEWEST = 2**62
-WINDOW = 5000  # messages that PostgreSQL looks through before it asks its index
+MANY = 1000  # messages with the words, by PostgreSQL's own estimate, that are too many to gather
+WINDOW = 5000  # messages that are looked through then
 ENOUGH = 50  # of them with the words, and its index is not asked
 STEP = 200  # messages that are read at once to be compared with other filters
 EXAMINED = 1000  # messages that are read for a page; then it ends short
@@ -156,7 +157,35 @@ def _sqlite(
 def _postgres(
     tx: Tx, tenant_id: str, exact: list[str], begun: str, between: Between, limit: int
 ) -> Hits:
-    query = " & ".join([f"'{word}'" for word in exact] + ([f"'{begun}':*"] if begun else []))
+    all_exact = " & ".join(f"'{word}'" for word in exact)
+    only_begun = f"'{begun}':*" if begun else ""
+    query = " & ".join(part for part in (all_exact, only_begun) if part)
+    if _many(tx, query):
+        hits = _among_newest(tx, tenant_id, query, between, limit)
+        if hits is not None:
+            return hits
+    # All words that begin like a common one would be gathered before the rest is looked at.
+    narrow = all_exact if exact and begun and _many(tx, only_begun) else query
+    rows = tx.run(
+        "WITH found AS MATERIALIZED (SELECT n, message_id, conversation_id, words "
+        "FROM search_documents WHERE words @@ ?::tsquery AND tenant_id = ? AND n > ? AND n < ?) "
+        "SELECT n, message_id, conversation_id FROM found WHERE words @@ ?::tsquery "
+        "ORDER BY n DESC LIMIT ?",
+        (narrow, tenant_id, *between, query, limit),
+    ).fetchall()
+    return _hits(rows, limit)
+
+
+def _many(tx: Tx, query: str) -> bool:
+    """Whether many messages have these words, as far as PostgreSQL's statistics know."""
+    told: Any = tx.run(
+        "EXPLAIN (FORMAT JSON) SELECT n FROM search_documents WHERE words @@ ?::tsquery", (query,)
+    ).scalar()
+    return bool(told[0]["Plan"]["Plan Rows"] > MANY)
+
+
+def _among_newest(tx: Tx, tenant_id: str, query: str, between: Between, limit: int) -> Hits | None:
+    """What is found among the newest messages; None: not enough."""
     newest = (
         "FROM search_documents WHERE tenant_id = ? AND n > ? AND n < ? "
         f"ORDER BY n DESC LIMIT {WINDOW}"
@@ -172,16 +201,10 @@ def _postgres(
     )
     if hits.reached is not None:
         return hits
-    if len(hits.found) >= ENOUGH:
-        last = f"SELECT n FROM (SELECT n {newest}) AS newest ORDER BY n LIMIT 1"
-        return Hits(hits.found, int(tx.run(last, (tenant_id, *between)).scalar()))
-    rows = tx.run(
-        "WITH found AS MATERIALIZED (SELECT n, message_id, conversation_id "
-        "FROM search_documents WHERE words @@ ?::tsquery AND tenant_id = ? AND n > ? AND n < ?) "
-        "SELECT n, message_id, conversation_id FROM found ORDER BY n DESC LIMIT ?",
-        (query, tenant_id, *between, limit),
-    ).fetchall()
-    return _hits(rows, limit)
+    if len(hits.found) < ENOUGH:
+        return None
+    last = f"SELECT n FROM (SELECT n {newest}) AS newest ORDER BY n LIMIT 1"
+    return Hits(hits.found, int(tx.run(last, (tenant_id, *between)).scalar()))
 
 
 def _read(tx: Tx, tenant_id: str, hits: Sequence[Hit]) -> list[tuple[Hit, Row | None]]:
