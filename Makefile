@@ -60,9 +60,9 @@ bench: setup    ## Measure the gateway on this machine
 bench-peers: setup ## Measure accepts only, beside the usual stack
 	$(BIN)/python -m bench --only accepts
 
-chaos: setup    ## Simulate a million messages with every fault (SEED=, MESSAGES=)
+chaos: setup    ## Simulate a million messages with every fault (SEED=, MESSAGES=, PROCESSES=)
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) \
-	  $(if $(MESSAGES),--messages $(MESSAGES))
+	  $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(PROCESSES),--processes $(PROCESSES))
 
 clean:          ## Remove the environment and the caches; data stays
 	rm -rf $(VENV) $(LOCAL) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -44,6 +44,9 @@ def number(value: float, digits: int = 0) -> str:
     return "-" if value != value else f"{value:,.{digits}f}"
 
 
+FOLLOWED = {"sse": "server-sent events", "ws": "WebSocket"}
+
+
 def named(subject: Subject) -> str:
     """A server in words."""
     if subject.kind == "bare":
@@ -143,6 +146,35 @@ def stream(figures: Sequence[Figure]) -> str:
     return markdown(head, rows)
 
 
+def followers(figures: Sequence[Figure]) -> str:
+    """A crowd on the feed."""
+    head = (
+        f"{figures[0].clients:,} clients",
+        "told in a second",
+        "p50 ms",
+        "p99 ms",
+        "worst ms",
+        "KB a client, open",
+        "after the run",
+        "µs an event",
+        "server's core",
+        "each once",
+    )
+    rows = [
+        (
+            f"{FOLLOWED[f.subject.kind]}, {f.median('asked'):,.0f} events/s",
+            number(f.median("rate")),
+            *(number(f.median(name), 1) for name in ("p50", "p99", "worst")),
+            *(number(f.median(name)) for name in ("opened", "after")),
+            number(f.median("cpu"), 1),
+            f"{f.median('share'):.0%}",
+            verdict(f),
+        )
+        for f in figures
+    ]
+    return markdown(head, rows)
+
+
 def end_to_end(figures: Sequence[Figure]) -> str:
     """From the first POST to the last outcome."""
     head = ("", "messages/s", "of bare", "accepts/s meanwhile", "server CPU µs", "each once")
@@ -222,6 +254,7 @@ TABLES: Mapping[str, Callable[[Sequence[Figure]], str]] = {
     "sns": lambda figures: throughput(figures, "webhooks/s"),
     "sns-certificates": certificates,
     "stream": stream,
+    "followers": followers,
     "end-to-end": end_to_end,
     "store": growth,
     "start": start,

@@ -70,6 +70,8 @@ def variables(
         "TWILIO_PHONE_NUMBER": NUMBER,
         "TWILIO_API_URL": vendor or "http://127.0.0.1:9",
         "LOG_LEVEL": "WARNING",
+        "EVENTS_MAX_CLIENTS": "5000",
+        "EVENTS_MAX_CLIENTS_PER_KEY": "5000",
     }
     if database:
         chosen["DATABASE_URL"] = database

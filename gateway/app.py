@@ -32,6 +32,7 @@ from gateway.media import MediaRetention, MediaWorker
 from gateway.metrics import Metrics
 from gateway.outbound import Outbound
 from gateway.own_files import OwnFiles
+from gateway.restores import Restores
 from gateway.rounds import Rounds
 from gateway.scrape import Scrape
 from gateway.sending import Limits
@@ -156,6 +157,9 @@ class Gateway:
         )
         self.gestures = Gestures(made.providers, made.routes, within=self.settings.send_timeout)
         self.look_ups, self.backfill = self._askers()
+        self.restores = Restores(
+            self.batcher, self.reader, self.settings.spool, on_turn=self.hub.turned
+        )
         self.retention = Rounds("retention", self._prune, poll=60.0)
         self.indexer = Indexer(self.batcher, self.reader, self.clock.monotonic)
         self.pokes = {
@@ -218,6 +222,7 @@ class Gateway:
         if self.spool is not None and self.drain is not None:
             await self.spool.start()
             self.drain.start()
+        await self.restores.start()
         await self.listener.start()
         await self.circuits.start()
         if self.serving:
@@ -254,6 +259,7 @@ class Gateway:
         await self.http.aclose()
         await self.circuits.stop()
         await self.listener.stop()
+        await self.restores.stop()
         if self.spool is not None and self.drain is not None:
             await self.drain.stop()
             await self.spool.stop()

@@ -76,6 +76,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         clock=gateway.clock,
         scrape=gateway.scrape,
         analytics=Analytics(gateway.reader, gateway.clock),
+        restores=gateway.restores,
         spool=gateway.spool,
     )
 

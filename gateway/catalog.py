@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from providers._aws_store import S3Store
+from providers.aws_ses import AwsSes
 from providers.aws_sns import AwsSns
 from providers.aws_whatsapp import AwsWhatsapp
 from providers.console import Console
+from providers.sendgrid import Sendgrid
+from providers.smtp import Smtp
 from providers.twilio import Twilio
 from webhooks.aws_sns import AwsSnsWebhook
 from webhooks.aws_whatsapp import AwsWhatsappWebhook
@@ -33,9 +36,12 @@ class Entry:
 
 
 CATALOG = (
+    Entry(name="aws_ses", family="aws", provider=AwsSes, webhook=None),
     Entry(name="aws_sns", family="aws", provider=AwsSns, webhook=AwsSnsWebhook),
     Entry(name="aws_whatsapp", family="aws", provider=AwsWhatsapp, webhook=AwsWhatsappWebhook),
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
+    Entry(name="sendgrid", family="sendgrid", provider=Sendgrid, webhook=None),
+    Entry(name="smtp", family="smtp", provider=Smtp, webhook=None),
     Entry(name="twilio", family="twilio", provider=Twilio, webhook=TwilioWebhook),
 )
 

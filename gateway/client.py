@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -105,20 +104,14 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Closes its connections."""
         self._session.close()
 
-    # Sending. Fields are those of POST /api/messages; `from_` is its `from`. Each gives back the
-    # message, as it was accepted.
+    # Fields of a message are those of POST /api/messages; `from_` is its `from`.
 
     def send(self, *, idempotency_key: str | None = None, **fields: Any) -> Json:
         """Sends a message. A key of your own makes it safe to call this again, too."""
@@ -154,22 +147,20 @@ class Client:
 
     def reply(
         self,
-        conversation_id: str,
+        conversation: str,
         body: str = "",
         *,
         idempotency_key: str | None = None,
         **fields: Any,
     ) -> Json:
         """Answers in a conversation, from the address that the person wrote to."""
-        path = f"/api/conversations/{_part(conversation_id)}/messages"
+        path = f"/api/conversations/{_part(conversation)}/messages"
         return self._sent(path, {**fields, "body": body}, idempotency_key)
 
     def _sent(self, path: str, fields: Mapping[str, Any], key: str | None) -> Json:
         body = {name.rstrip("_"): _plain(v) for name, v in fields.items() if v is not None}
         made: Json = self.call("POST", path, body=body, idempotency_key=key or uuid.uuid4().hex)
         return made
-
-    # Reading
 
     def get_message(self, id_: str) -> Json:
         """A message with its attempts."""
@@ -204,6 +195,15 @@ class Client:
         kind = "conversations" if id_.startswith("conv_") else "messages"
         done: Json = self.call("POST", f"/api/{kind}/{_part(id_)}/read")
         return done
+
+    def upload(
+        self, data: bytes, content_type: str, *, filename: str | None = None, **query: Any
+    ) -> Json:
+        """Keeps a file to be sent: its `url` may stand in `media`. Not repeated by itself."""
+        headers = self._headers({"content-type": content_type})
+        more = {"data": data, "params": {"filename": filename, **query}, "timeout": self._timeout}
+        kept: Json = _content(ask(self._session, "POST", self.url, "/api/media", headers, more))
+        return kept
 
     def get_provider_health(self) -> Json:
         """How the providers are, by channel."""

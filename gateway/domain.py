@@ -144,7 +144,7 @@ class OutboundMedia:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutboundEmail:
     """What only an email has. `message_id` is our own Message-ID, with its angle brackets;
-    `unsubscribe_url` is ours and takes one click (RFC 8058)."""
+    `unsubscribe_url` is ours and takes one click (RFC 8058); `date` is its Date."""
 
     cc: tuple[str, ...] = ()
     bcc: tuple[str, ...] = ()
@@ -154,8 +154,10 @@ class OutboundEmail:
     from_name: str | None = None
     tags: tuple[str, ...] = ()
     message_id: str | None = None
+    in_reply_to: str | None = None
     references: tuple[str, ...] = ()
     unsubscribe_url: str | None = None
+    date: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

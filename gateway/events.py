@@ -58,7 +58,10 @@ class Hub:
     _floor: int = 0  # the ring has everything after this number, up to the newest
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
+    _turns: int = 0  # how often the feed has gone back
     _followers: set[asyncio.Event] = field(default_factory=set)
+    # What comes next in the ring, for those of a tenant who stand at the same place: made once.
+    _next: dict[tuple[str, int], tuple[list[Frame], int]] = field(default_factory=dict)
     closed: bool = False
 
     async def start(self) -> None:
@@ -108,25 +111,32 @@ class Hub:
             self._size -= len(gone.data)
             self._floor = gone.id
         self._newest = frames[-1].id
+        self._next.clear()
         self._tell()
         return len(frames) == feed.PAGE
 
     def _forget(self, newest: int) -> None:
         self._ring.clear()
+        self._next.clear()
         self._size, self._newest, self._floor = 0, newest, newest
+
+    def turned(self, newest: int) -> None:
+        """The feed has gone back to this number, after a restore: who follows it is cut off, comes
+        back and is told."""
+        self._turns += 1
+        self._forget(newest)
+        self._tell()
 
     def _tell(self) -> None:
         for follower in self._followers:
             follower.set()
 
     def _since(self, cursor: int) -> list[Frame]:
-        """Frames of the ring after a cursor.
+        """Frames of the ring after a cursor that is before its end.
 
         Raises:
             Lagging: some of them are not in the ring any more.
         """
-        if cursor >= self._newest:
-            return []
         if cursor < self._floor:
             raise Lagging(f"{cursor} is before {self._floor}")
         low, high = 0, len(self._ring)
@@ -135,23 +145,34 @@ class Hub:
             low, high = (middle + 1, high) if self._ring[middle].id <= cursor else (low, middle)
         return [self._ring[i] for i in range(low, min(low + BATCH, len(self._ring)))]
 
+    def _ahead(self, tenant_id: str, cursor: int) -> tuple[list[Frame], int]:
+        """A tenant's frames of the next page of the ring, and where that ends."""
+        if cursor >= self._newest:
+            return [], cursor
+        known = self._next.get((tenant_id, cursor))
+        if known is None:
+            frames = self._since(cursor)
+            mine = [frame for frame in frames if frame.tenant_id == tenant_id]
+            known = self._next[tenant_id, cursor] = (mine, frames[-1].id)
+        return known
+
     async def follow(self, tenant_id: str, after: int | None, beat: float = 15.0) -> Batches:
         """The events of a tenant after a number, or from now on, in lists; an empty list when
         nothing happened for `beat` seconds. Ends when the hub does.
 
         Raises:
-            Lagging: the follower is too slow.
+            Lagging: the follower is too slow, or the database was restored.
         """
         signal = asyncio.Event()
         first = not self._followers
         self._followers.add(signal)
         try:
-            oldest, newest = await self.reader.call(feed.bounds)
+            oldest, newest, there = await self.reader.call(feed.opening, after)
             alone = first and len(self._followers) == 1
             if alone and newest > self._newest:
                 self._forget(newest)  # nobody needed what was said since it last read
             cursor = newest if after is None else after
-            if cursor > newest or cursor < oldest - 1:
+            if cursor > newest or cursor < oldest - 1 or not there:
                 yield Reset(newest)
                 cursor = newest
             yield Opened(cursor)
@@ -173,14 +194,16 @@ class Hub:
     async def _live(
         self, tenant_id: str, cursor: int, signal: asyncio.Event, beat: float
     ) -> AsyncIterator[list[Frame]]:
+        turns = self._turns
         while not self.closed:
+            if turns != self._turns:
+                raise Lagging("the database was restored")
             signal.clear()
-            frames = self._since(cursor)
-            if frames:
-                cursor = frames[-1].id
-                mine = [frame for frame in frames if frame.tenant_id == tenant_id]
-                if mine:
-                    yield mine
+            frames, reached = self._ahead(tenant_id, cursor)
+            if reached > cursor:
+                cursor = reached
+                if frames:
+                    yield frames
                 continue
             try:
                 async with asyncio.timeout(beat):

@@ -21,6 +21,7 @@ CHATTING: tuple[tuple[str, Can], ...] = (
 ALWAYS: tuple[tuple[str, Can], ...] = (
     ("HTML", lambda can: can.html),
     ("templates are listed", lambda can: can.lists_templates),
+    ("files of people are fetched", lambda can: can.fetches_media),
     ("delivery reports", lambda can: can.reports_delivery),
     ("a lost answer is looked up", lambda can: can.can_look_up),
 )

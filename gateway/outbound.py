@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
-from gateway import addresses, routing, segments
+from gateway import addresses, emails, routing, segments
 from gateway.clock import new_id, to_ms
 from gateway.domain import Channel, Clock, Direction, MessageType, OnUnknown, Priority, Sender
 from gateway.errors import GatewayError
@@ -58,6 +58,7 @@ class Thread:
     address: str
     our_key: str
     our_address: str | None
+    answered: emails.Answered | None = None  # the email that is answered, where it is one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,6 +202,7 @@ class Outbound:
         ours = self._named(draft, problems)
         able = self._candidates(draft, kind, places, ours, problems)
         to = self._person(draft, problems)
+        email = self._email(draft, problems)
         self._content(draft, kind, problems)
         send_at, expires_at = self._times(draft, problems)
         if problems:
@@ -219,8 +221,8 @@ class Outbound:
             body=draft.body,
             content=_json(draft.content),
             reply_to=draft.reply_to,
-            subject=draft.subject,
-            extra=_json(_extra(draft)),
+            subject=_subject(draft),
+            extra=_json(_extra(draft, email)),
             media=_json(draft.media),
             provider=first.name,
             connection=first.connection.id,
@@ -238,10 +240,11 @@ class Outbound:
         self, draft: Draft, tenant_id: str, problems: list[tuple[str, str]]
     ) -> frozenset[str]:
         """Where the files are, as far as a provider of this channel takes them from there."""
-        if not draft.media:
+        files = _files(draft)
+        if not files:
             return NOWHERE
         known, found = routing.places(self._routes.get(draft.channel, ()), draft.channel), set()
-        for number, file in enumerate(draft.media):
+        for name, file in files:
             url = str(file.get("url", ""))
             # A file of our own has an address on the web by the time that it is sent.
             place = routing.WEB if own_id(url) else routing.place(url, known, tenant_id)
@@ -249,7 +252,7 @@ class Outbound:
                 others = [p.replace("{tenant}", tenant_id) for p in known if p != routing.WEB]
                 ways = ("must be an https URL", *(f"start with {p}" for p in others), AN_UPLOAD)
                 text = " or ".join(ways)
-                problems.append((f"media.{number}.url", text))
+                problems.append((f"{name}.url", text))
             else:
                 found.add(place)
         return frozenset(found)
@@ -263,7 +266,7 @@ class Outbound:
         problems: list[tuple[str, str]],
     ) -> tuple[Route, ...]:
         """Who may send it, best first."""
-        media, html = len(draft.media), draft.html is not None
+        media, html = len(_files(draft)), draft.html is not None
         template, quotes = draft.template is not None, _quotes(draft)
         user_id = addresses.is_user_id(draft.channel, draft.to)
         asked = (draft.channel, kind, media, html, template, places, quotes, user_id)
@@ -297,10 +300,24 @@ class Outbound:
         if draft.sender is None:
             return draft.thread.our_address if draft.thread is not None else None
         try:
+            if draft.channel is Channel.EMAIL:
+                return addresses.mailbox(draft.sender)[1]
             return addresses.ours(draft.channel, draft.sender, self._region)
         except addresses.AddressError as error:
             problems.append(("from", str(error)))
             return None
+
+    def _email(self, draft: Draft, problems: list[tuple[str, str]]) -> dict[str, Any]:
+        """What only an email has, as it is stored."""
+        if draft.channel is not Channel.EMAIL:
+            return {}
+        if not _subject(draft):
+            problems.append(("subject", "is needed"))
+        answered = draft.thread.answered if draft.thread is not None else None
+        parts = dict(draft.email or {})
+        if not parts.get("from_name") and draft.sender is not None and "<" in draft.sender:
+            parts["from_name"] = draft.sender.rpartition("<")[0].strip().strip('"').strip()
+        return emails.normalised(parts, answered, problems)
 
     def _content(self, draft: Draft, kind: MessageType, problems: list[tuple[str, str]]) -> None:
         said = draft.body or draft.media or draft.template or draft.html
@@ -384,8 +401,24 @@ def _segments(draft: Draft) -> int | None:
     return segments.count(draft.body).segments
 
 
-def _extra(draft: Draft) -> dict[str, Any]:
-    parts = {"html": draft.html, "email": draft.email, "template": draft.template}
+def _subject(draft: Draft) -> str | None:
+    answered = draft.thread.answered if draft.thread is not None else None
+    if draft.subject or answered is None or not answered.subject:
+        return draft.subject
+    return emails.answering(answered.subject)
+
+
+def _files(draft: Draft) -> list[tuple[str, Mapping[str, Any]]]:
+    """Every file, with the field that it stands in."""
+    attached = (draft.email or {}).get("attachments") or ()
+    return [
+        *((f"media.{number}", file) for number, file in enumerate(draft.media)),
+        *((f"email.attachments.{number}", file) for number, file in enumerate(attached)),
+    ]
+
+
+def _extra(draft: Draft, email: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {"html": draft.html, "email": email or None, "template": draft.template}
     return {name: value for name, value in parts.items() if value is not None}
 
 

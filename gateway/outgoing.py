@@ -12,6 +12,7 @@ from gateway.domain import (
     Channel,
     Clock,
     MessageType,
+    OutboundEmail,
     OutboundMedia,
     OutboundMessage,
     Sender,
@@ -43,9 +44,38 @@ def outgoing(attempt: Attempt, sender: Sender, origin: str, clock: Clock) -> Out
         template=extra.get("template"),
         subject=row["subject"],
         html=extra.get("html"),
+        email=_email(attempt, sender, extra, clock),
         callback_url=f"{origin}/api/webhooks/{attempt.provider}?attempt={attempt.id}",
         validity=max(1, int(left)),
     )
+
+
+def _email(
+    attempt: Attempt, sender: Sender, extra: Mapping[str, Any], clock: Clock
+) -> OutboundEmail | None:
+    """The parts of an email; its Message-ID names the attempt, and nobody could guess it."""
+    if attempt.due.message["channel"] != Channel.EMAIL:
+        return None
+    parts = extra.get("email", {})
+    domain = (sender.address or "").rpartition("@")[2]
+    return OutboundEmail(
+        cc=tuple(parts.get("cc", ())),
+        bcc=tuple(parts.get("bcc", ())),
+        reply_to=parts.get("reply_to"),
+        headers=_headers(parts),
+        attachments=tuple(_media(file) for file in parts.get("attachments", ())),
+        from_name=parts.get("from_name"),
+        tags=tuple(parts.get("tags", ())),
+        message_id=f"<{attempt.id}@{domain}>" if domain else None,
+        in_reply_to=parts.get("in_reply_to"),
+        references=tuple(parts.get("references", ())),
+        date=clock.now(),
+    )
+
+
+def _headers(parts: Mapping[str, Any]) -> Mapping[str, str]:
+    given: Mapping[str, str] = parts.get("headers", {})
+    return given
 
 
 def _media(file: dict[str, Any]) -> OutboundMedia:
@@ -79,12 +109,17 @@ def needs_of(row: Row) -> Needs:
     return Needs(
         channel=channel,
         type=MessageType(row["type"]),
-        media=len(json.loads(row["media"])) if row["media"] else 0,
+        media=_files(row, extra),
         html="html" in extra,
         template="template" in extra,
         reply=row["reply_to"] is not None and channel in CHATS,
         user_id=is_user_id(channel, row["to_address"]),
     )
+
+
+def _files(row: Row, extra: Mapping[str, Any]) -> int:
+    media = json.loads(row["media"]) if row["media"] else ()
+    return len(media) + len(extra.get("email", {}).get("attachments", ()))
 
 
 def explained(pick: Pick) -> str | None:

@@ -292,7 +292,8 @@ class Environment:
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     variable = ".".join(str(part) for part in first["loc"]).upper()
-    return f"{variable}: {first['msg'].removeprefix('Value error, ')}."
+    told = first["msg"].removeprefix("Value error, ")
+    return f"{variable}: {told}." if variable else f"{told}."  # of several: it names them itself
 
 
 def variables_of(model: type[BaseModel]) -> tuple[str, ...]:

@@ -137,21 +137,21 @@ class Bucket:
 
     def __init__(self, aws: Aws, name: str, tenant: str, *, stand_in: bool) -> None:
         self._aws = aws
-        self._name = name
+        self.name = name
         # By its path where somebody stands in for AWS, and has no host name for each bucket.
-        self._client = aws.client("s3", s3={"addressing_style": "path" if stand_in else "auto"})
-        self._client.meta.events.register_first("needs-retry.s3", _answered)
-        self._folder = f"{tenant}/outbound"
+        self.client = aws.client("s3", s3={"addressing_style": "path" if stand_in else "auto"})
+        self.client.meta.events.register_first("needs-retry.s3", _answered)
+        self.folder = f"{tenant}/outbound"
         self._few = asyncio.Semaphore(AT_ONCE)
 
     def reads(self, url: str) -> bool:
         """Whether it is an address on the web, or of a file in the bucket."""
-        inside = url.removeprefix(f"s3://{self._name}/")
+        inside = url.removeprefix(f"s3://{self.name}/")
         return url.startswith(WEB) or (inside != url and bool(inside.strip()))
 
     def key(self, url: str) -> str:
         """A file's key in the bucket."""
-        return url.removeprefix(f"s3://{self._name}/")
+        return url.removeprefix(f"s3://{self.name}/")
 
     async def filled(
         self, message: OutboundMessage, within: float, taken: Taken = MMS
@@ -204,14 +204,14 @@ class Bucket:
             if len(file.data) > (most := taken.limit(kind, file.data)):
                 text = f"AWS: files of the type {kind} may have {most} bytes"
                 raise Unsupported(text, code="too_large")
-            key = f"{self._folder}/{message.message_id}/{number}.{taken.endings[kind]}"
+            key = f"{self.folder}/{message.message_id}/{number}.{taken.endings[kind]}"
             await self._aws.call(lambda _: self._write(key, kind, file.data), PUT, within=within)
-        return f"s3://{self._name}/{key}"
+        return f"s3://{self.name}/{key}"
 
     def _write(self, key: str, kind: str, data: bytes) -> None:
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        self._client.put_object(
-            Bucket=self._name, Key=key, Body=data, ContentType=kind, ChecksumSHA256=digest
+        self.client.put_object(
+            Bucket=self.name, Key=key, Body=data, ContentType=kind, ChecksumSHA256=digest
         )
 
 

@@ -52,6 +52,11 @@ async def check(aws: Aws, sms: Sms, webhook_url: str) -> Sequence[Finding]:
     return found + await _aws_topics.check(aws, sms.topics, webhook_url)
 
 
+def usable(found: Sequence[Finding]) -> bool:
+    """Whether the credentials hold, by what was found: else there is no more to be asked."""
+    return all(f.level is Level.OK for f in found if f.subject == "credentials")
+
+
 async def install(aws: Aws, sms: Sms, webhook_url: str, *, apply: bool) -> Sequence[Change]:
     """What has to be set at the topics; set if `apply`."""
     return await _aws_topics.install(aws, sms.topics, webhook_url, apply=apply)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ SCHEMES = ("https",)
 HOPS = 3
 REDIRECTS = (301, 302, 303, 307, 308)
 FILENAME_LIMIT = 200
+NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 # Global unicast is all there is to reach in IPv6, without what embeds an IPv4 address in it (6to4,
 # Teredo) or is for documentation. NAT64, mapped and compatible forms lie outside anyway.
@@ -104,8 +106,21 @@ def check(url: str) -> None:
         allowed = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
     except ValueError:
         allowed = False
-    if not allowed or "@" in parts.netloc:
+    if not allowed or "@" in parts.netloc or disguised(parts.hostname or ""):
         raise Rejected("the address of a file must be https, without credentials", code="url")
+
+
+def disguised(host: str) -> bool:
+    """Whether a host is a number in another form than that of addresses, such as 2130706433 or
+    0x7f.1, which some resolvers take for one (the URL standard, "ends in a number checker")."""
+    last = host.rstrip(".").rpartition(".")[2]
+    if ":" in host or not NUMBER.fullmatch(last):
+        return False
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def described(data: bytes, headers: Mapping[str, str]) -> FetchedMedia:

@@ -27,7 +27,7 @@ from gateway.domain import (
     Sender,
 )
 from gateway.errors import Ambiguous, Unsupported
-from providers import _aws_setup
+from providers import _aws_bucket, _aws_setup
 from providers._aws import SEATS, Aws, AwsAccount
 from providers._aws_media import WEB, Bucket, place
 from providers._aws_sns_tables import PUBLISH, TEXT
@@ -210,8 +210,12 @@ class AwsSns:
         )
 
     async def check(self, webhook_url: str) -> Sequence[Finding]:
-        """Looks at the account, its limits and where its topics post; changes nothing."""
-        return await _aws_setup.check(self._aws, self._sms(), webhook_url)
+        """Looks at the account, its limits, its bucket and where its topics post."""
+        found = await _aws_setup.check(self._aws, self._sms(), webhook_url)
+        if self._bucket is None or not _aws_setup.usable(found):
+            return found
+        region = self._settings.region
+        return [*found, *await _aws_bucket.check(self._aws, self._bucket, region, self.name)]
 
     async def install(self, webhook_url: str, *, apply: bool) -> Sequence[Change]:
         """Tells AWS where to post what comes in.

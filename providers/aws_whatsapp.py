@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -17,6 +17,7 @@ from gateway.domain import (
     Capabilities,
     Channel,
     Connection,
+    FetchedMedia,
     Finding,
     MessageType,
     OutboundMessage,
@@ -25,9 +26,10 @@ from gateway.domain import (
     VendorTemplate,
 )
 from gateway.errors import Ambiguous, ProviderError, SettingsError, Unreachable, Unsupported
-from providers import _aws_whatsapp_setup
+from providers import _aws_bucket, _aws_whatsapp_setup
 from providers._aws import SEATS, Aws, AwsAccount
 from providers._aws_media import WEB, Bucket, place
+from providers._aws_whatsapp_media import Inbox
 from providers._aws_whatsapp_objects import FILES, HEADED, file_kind, kind_of, seen, written
 from providers._aws_whatsapp_tables import SOCIAL, TAKEN
 
@@ -114,6 +116,7 @@ def able(bucket: str, *, lists: bool) -> Capabilities:
         templates=True,
         types=TYPES | (FILES if bucket else frozenset()),
         reports_delivery=True,
+        fetches_media=bool(bucket),
         replies=True,
         user_ids=True,
         marks_read=True,
@@ -157,11 +160,23 @@ class AwsWhatsapp:
             )
         self._settings = settings
         self._timeout = timeout
+        self._tasks: set[asyncio.Task[None]] = set()
         self._aws = Aws(settings, timeout=timeout)
         self._client = self._aws.client("socialmessaging")
         bucket, stand_in = settings.media_bucket, bool(settings.endpoint_url)
         self._bucket = Bucket(self._aws, bucket, TENANT, stand_in=stand_in) if bucket else None
+        self._inbox = self._receiving(bucket, stand_in=stand_in) if bucket else None
         self.capabilities = able(bucket, lists=bool(settings.business_account_id))
+
+    def _receiving(self, bucket: str, *, stand_in: bool) -> Inbox:
+        return Inbox(
+            aws=self._aws,
+            social=self._client,
+            s3=self._aws.client("s3", s3={"addressing_style": "path" if stand_in else "auto"}),
+            number=self._settings.phone_number_id,
+            bucket=bucket,
+            folder=f"{TENANT}/inbound/",
+        )
 
     async def send(self, message: OutboundMessage) -> Receipt:
         """Hands one message to AWS, by one sending request."""
@@ -178,8 +193,14 @@ class AwsWhatsapp:
             )
         except ProviderError as error:
             if file is not None and error.sent_nothing:
-                await self._forgotten(file)
+                self._beside(self._forgotten(file))  # the answer does not wait for it
             raise
+
+    async def fetch_media(self, reference: str, limit: int) -> FetchedMedia:
+        """Fetches a file that a person sent, by way of the bucket."""
+        if self._inbox is None:
+            raise Unsupported("AWS: no files without AWS_MEDIA_BUCKET", code="media")
+        return await self._inbox.fetch(reference, limit)
 
     async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
         """Tells WhatsApp that a person's message was read, and that an answer is being written."""
@@ -203,15 +224,28 @@ class AwsWhatsapp:
         return found[:TEMPLATES]
 
     async def check(self, webhook_url: str) -> Sequence[Finding]:
-        """Looks at the number, and at where its account tells what comes in; changes nothing."""
+        """Looks at the number, at where its account tells what comes in, and at the bucket."""
         settings = self._settings
-        return await _aws_whatsapp_setup.check(
+        found = await _aws_whatsapp_setup.check(
             self._aws, settings.phone_number_id, settings.business_account_id
         )
+        if self._bucket is None:
+            return found
+        return [
+            *found,
+            *await _aws_bucket.check(self._aws, self._bucket, settings.region, self.name),
+        ]
 
     async def aclose(self) -> None:
         """Ends what is under way."""
         await self._aws.aclose()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _checked(self, message: OutboundMessage) -> bytes:
         """What goes out, as far as it is known without a file's id; refused, if it cannot."""
@@ -232,7 +266,8 @@ class AwsWhatsapp:
         return written(message, "0" if count else None)
 
     def _reads(self, message: OutboundMessage) -> bool:
-        return self._bucket is None or all(self._bucket.reads(f.url) for f in message.media)
+        bucket = self._bucket
+        return bucket is None or all(f.read or bucket.reads(f.url) for f in message.media)
 
     def _where(self) -> str:
         return f"files are sent from the web by https, or from s3://{self._settings.media_bucket}/…"
@@ -261,7 +296,6 @@ class AwsWhatsapp:
                     mediaId=file, originationPhoneNumberId=number
                 ),
                 SOCIAL,
-                within=min(self._timeout, 1.0),
             )
         except ProviderError:
             return  # it ends by itself

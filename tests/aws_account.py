@@ -37,11 +37,11 @@ class AwsAccount:
             "AWS_SNS_TOPIC_ARNS": TOPIC,
         }
 
-    def client(self, service: str = "sns") -> Any:
+    def client(self, service: str = "sns", region: str = REGION) -> Any:
         """A client of boto3, as an operator's tools would use one."""
         import boto3
 
-        return boto3.session.Session(KEY_ID, SECRET, region_name=REGION).client(
+        return boto3.session.Session(KEY_ID, SECRET, region_name=region).client(
             service, endpoint_url=self.url
         )
 

@@ -133,8 +133,8 @@ class LoopbackAws(LoopbackVendor):
         planned = super().behave(request)
         if planned is not None:
             return planned
-        if request.method == "PUT":
-            return self.errors.get("PutObject") or self.dated(self.put(request))
+        if request.headers.get("authorization", "").find("/s3/aws4_request") > 0:
+            return self.dated(self.storage(request))
         target = request.headers.get("x-amz-target")
         operation = target.partition(".")[2] if target else request.form["Action"][0]
         if operation in self.errors:
@@ -154,6 +154,25 @@ class LoopbackAws(LoopbackVendor):
             return refusal("ValidationException", Reason="FIELD_VALIDATION_FAILED")
         said = self.state.get(operation, {"MessageId": f"message-{self.count}"})
         return Reply(body=json.dumps(said).encode())
+
+    def storage(self, request: Request) -> Reply:
+        """S3, by paths. Every bucket is there, and in the region."""
+        name = request.path.partition("?")[0].rstrip("/")
+        bucket = name.count("/") == 1
+        operation = "HeadBucket" if bucket else f"{request.method.capitalize()}Object"
+        if operation in self.errors:
+            return self.errors[operation]
+        if operation == "PutObject":
+            return self.put(request)
+        if operation == "DeleteObject":
+            self.files.pop(request.path, None)
+            return Reply(status=204)
+        if operation == "GetObject":
+            kind, data = self.files[request.path]
+            return Reply(headers={"Content-Type": kind}, body=data)
+        signed = SIGNED.match(request.headers["authorization"])
+        assert signed is not None
+        return Reply(headers={"x-amz-bucket-region": signed[1]})
 
     def put(self, request: Request) -> Reply:
         """S3's PutObject, with what it is to be checked by."""

@@ -11,14 +11,16 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from xml.sax.saxutils import escape
 
-from tests.aws_servers import SIGNED, LoopbackAws, faults, model
+from tests.aws_servers import SIGNED, LoopbackAws, faults, model, s3_error
 from tests.vendors import Behaviour, Reply, Request
 
 SERVICE = "socialmessaging"
 SEND, MEDIA = "/v1/whatsapp/send", "/v1/whatsapp/media"
 NUMBER = "phone-number-id-976c72a700aac43eaf573ae050000000"
 ARN = "arn:aws:social-messaging:eu-central-1:123456789012"
+BUCKET = "gateway-media"
 KINDS = {"application/json", None}
 
 
@@ -85,6 +87,7 @@ class LoopbackSocial(LoopbackAws):
         super().__init__(**more)
         self.media: dict[str, Mapping[str, Any]] = {}  # id -> where it was read from
         self.deleted: list[str] = []
+        self.sent_in: dict[str, tuple[str, str, bytes]] = {}  # id -> type, ending and content
         self.listed: list[dict[str, Any]] = []  # templates
         self.number: dict[str, Any] = {
             "phoneNumber": {
@@ -112,6 +115,8 @@ class LoopbackSocial(LoopbackAws):
     def behave(self, request: Request) -> Behaviour | None:
         """By the plan first, for what is sent; then as the service would."""
         asked = operation(request)
+        if asked is None and request.path.startswith(f"/{BUCKET}") and request.method != "PUT":
+            return self.errors.get("s3") or self.bucket(request)
         if asked is None:
             return super().behave(request)
         wrong = list(invalid(request))
@@ -141,6 +146,12 @@ class LoopbackSocial(LoopbackAws):
             id_ = f"5303398695{self.count:05d}"
             self.media[id_] = given["sourceS3File"]
             return {"mediaId": id_}
+        if name == "GetWhatsAppMessageMedia":
+            kind, ending, data = self.sent_in[given["mediaId"]]
+            place = given["destinationS3File"]
+            key = f"/{place['bucketName']}/{place['key']}{given['mediaId']}{ending}"
+            self.files[key] = (kind, data)
+            return {"mimeType": kind, "fileSize": len(data) // 1000}
         if name == "DeleteWhatsAppMessageMedia":
             self.deleted.append(given["mediaId"])
             return {"success": True}
@@ -150,6 +161,31 @@ class LoopbackSocial(LoopbackAws):
             return {"account": self.account}
         assert name == "GetLinkedWhatsAppBusinessAccountPhoneNumber", name
         return self.number
+
+    def bucket(self, request: Request) -> Reply:
+        """S3, as far as files are read, listed and deleted."""
+        path, _, query = request.path.partition("?")
+        asked = {name: values[0] for name, values in parse_qs(query).items()}
+        if asked.get("list-type") == "2":
+            start = f"/{BUCKET}/{asked['prefix']}"
+            found = sorted(key for key in self.files if key.startswith(start))
+            rows = "".join(
+                f"<Contents><Key>{escape(key.removeprefix(f'/{BUCKET}/'))}</Key>"
+                f"<Size>{len(self.files[key][1])}</Size></Contents>"
+                for key in found
+            )
+            body = f"<ListBucketResult>{rows}</ListBucketResult>".encode()
+            return Reply(headers={"Content-Type": "application/xml"}, body=body)
+        if request.method == "DELETE":
+            self.files.pop(path, None)
+            return Reply(status=204)
+        if path not in self.files:
+            return s3_error("NoSuchKey", 404)
+        kind, data = self.files[path]
+        first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
+        return Reply(
+            status=206, headers={"Content-Type": kind}, body=data[int(first) : int(last) + 1]
+        )
 
     def page(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """A page of templates."""

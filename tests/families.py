@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import requests
@@ -28,6 +28,7 @@ from tests.sns_signing import TOPIC, headers, laid_out, notification, signer, st
 from tests.vendors import LoopbackVendor, Reply, Request
 
 PERSON = "+15550100001"
+PEOPLE = (PERSON, "+15550100002")
 WAIT = 1  # seconds that a vendor asks for when it throttles
 SIGNER = signer("emulated", datetime(2020, 1, 1, tzinfo=UTC), datetime(2049, 1, 1, tzinfo=UTC))
 CERTIFICATE = "/_aws/sns/SimpleNotificationService-6c6f.pem"
@@ -65,6 +66,9 @@ class Family(Protocol):
     provider: str  # as the API names it
     channel: str  # on which it sends here
     reports: bool  # what became of a message
+    hears: bool  # posts to us
+    people: tuple[str, str]  # whom it reaches
+    asks: Mapping[str, Any]  # what a message has beside its text
     vendor: LoopbackVendor
     throttled: Reply
     refused: Reply  # the message
@@ -80,6 +84,10 @@ class Family(Protocol):
 
     def new_id(self) -> str:
         """An id as it gives them to messages."""
+        ...
+
+    def known_as(self, id_: str) -> str:
+        """The id that a message shows once the vendor has told of it."""
         ...
 
     def taken(self, id_: str) -> Reply:
@@ -110,6 +118,9 @@ class Twilio:
     provider = "twilio"
     channel = "sms"
     reports = True
+    hears = True
+    people = PEOPLE
+    asks: ClassVar[Mapping[str, Any]] = {}
     vendor: LoopbackVendor = field(default_factory=LoopbackVendor)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
     throttled = Reply(
@@ -126,6 +137,9 @@ class Twilio:
 
     def new_id(self) -> str:
         return sid(next(self.numbers))
+
+    def known_as(self, id_: str) -> str:
+        return id_
 
     def taken(self, id_: str) -> Reply:
         return Reply(status=201, body=json.dumps({"sid": id_, "status": "queued"}).encode())
@@ -230,6 +244,9 @@ class AwsText:
     provider = "aws_sns"
     channel = "sms"
     reports = True
+    hears = True
+    people = PEOPLE
+    asks: ClassVar[Mapping[str, Any]] = {}
     vendor: LoopbackAws = field(default_factory=LoopbackAws)
     throttled = replace(refusal("ThrottlingException"), headers={"Retry-After": str(WAIT)})
     refused = refusal("ValidationException", Reason="INVALID_PARAMETER")
@@ -255,6 +272,9 @@ class AwsText:
 
     def new_id(self) -> str:
         return self.topics.new_id()
+
+    def known_as(self, id_: str) -> str:
+        return id_
 
     def taken(self, id_: str) -> Reply:
         return Reply(body=json.dumps({"MessageId": id_}).encode())
@@ -293,6 +313,9 @@ class AwsPublish:
     provider = "aws_sns"
     channel = "sms"
     reports = False
+    hears = True
+    people = PEOPLE
+    asks: ClassVar[Mapping[str, Any]] = {}
     vendor: LoopbackVendor = field(
         default_factory=lambda: LoopbackVendor(answer=entry_of("aws_sns", "publish").data["answer"])
     )
@@ -312,6 +335,9 @@ class AwsPublish:
 
     def new_id(self) -> str:
         return self.topics.new_id()
+
+    def known_as(self, id_: str) -> str:
+        return id_
 
     def taken(self, id_: str) -> Reply:
         said = f"<PublishResult><MessageId>{id_}</MessageId></PublishResult>"
@@ -338,6 +364,9 @@ class AwsWhatsapp:
     provider = "aws_whatsapp"
     channel = "whatsapp"
     reports = True
+    hears = True
+    people = PEOPLE
+    asks: ClassVar[Mapping[str, Any]] = {}
     vendor: LoopbackSocial = field(default_factory=LoopbackSocial)
     throttled = social_refusal("ThrottledRequestException", 429, **{"Retry-After": str(WAIT)})
     refused = social_refusal("InvalidParametersException")
@@ -359,6 +388,9 @@ class AwsWhatsapp:
 
     def new_id(self) -> str:
         return self.topics.new_id()
+
+    def known_as(self, id_: str) -> str:
+        return f"wamid.{id_}"  # the network's: what people's answers name
 
     def taken(self, id_: str) -> Reply:
         return Reply(body=json.dumps({"messageId": id_}).encode())
@@ -431,10 +463,130 @@ def _number(form: Mapping[str, list[str]]) -> str | None:
     return None
 
 
+@dataclass
+class Silent:
+    """What a vendor does not do here: it posts nothing."""
+
+    hears = False
+
+    def said(self, body: str, id_: str, to: str = OURS) -> NoReturn:
+        raise AssertionError("it posts nothing")
+
+    def happened(self, status: Status, sent: Sent, id_: str, *, named: bool = True) -> NoReturn:
+        raise AssertionError("it posts nothing")
+
+    def forged(self, post: Post) -> NoReturn:
+        raise AssertionError("it posts nothing")
+
+    bare = forged
+
+
+@dataclass
+class Sendgrid(Silent):
+    """SendGrid's v3 API: a yes has its id in a header."""
+
+    provider = "sendgrid"
+    channel = "email"
+    reports = True
+    people = ("ada@example.com", "bob@example.com")
+    asks: ClassVar[Mapping[str, Any]] = {"subject": "Hello"}
+    vendor: LoopbackVendor = field(
+        default_factory=lambda: LoopbackVendor(answer=entry_of("sendgrid").data["answer"])
+    )
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    throttled = Reply(status=429, headers={"Retry-After": str(WAIT)}, body=b'{"errors": []}')
+    refused = Reply(status=400, body=b'{"errors": [{"message": "x", "field": "personalizations"}]}')
+    unauthorised = Reply(status=401, body=b'{"errors": [{"message": "x", "field": null}]}')
+
+    def variables(self) -> dict[str, str]:
+        return {
+            "MESSAGING_PROVIDER": "sendgrid",
+            "SENDGRID_API_KEY": "SG.recognisable-8c21",
+            "SENDGRID_FROM_EMAIL": "shop@example.com",
+            "SENDGRID_API_URL": self.vendor.url,
+        }
+
+    def sent(self) -> list[Sent]:
+        found = [request.fields for request in self.vendor.requests]
+        return [
+            Sent(
+                mail["personalizations"][0]["to"][0]["email"],
+                mail["content"][0]["value"],
+                mail["from"]["email"],
+                mail["custom_args"]["attempt_id"],
+            )
+            for mail in found
+        ]
+
+    def new_id(self) -> str:
+        return f"14c5d75ce93.dfd.64b{next(self.numbers):03}"
+
+    def taken(self, id_: str) -> Reply:
+        return Reply(status=202, headers={"X-Message-Id": id_})
+
+
+@dataclass
+class AwsSes(Silent):
+    """Amazon SES v2: an email in parts."""
+
+    provider = "aws_ses"
+    channel = "email"
+    reports = True
+    people = ("ada@example.com", "bob@example.com")
+    asks: ClassVar[Mapping[str, Any]] = {"subject": "Hello"}
+    vendor: LoopbackVendor = field(
+        default_factory=lambda: LoopbackVendor(answer=entry_of("aws_ses").data["answer"])
+    )
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    throttled = Reply(
+        status=429,
+        headers={"x-amzn-errortype": "TooManyRequestsException", "Retry-After": str(WAIT)},
+        body=b'{"message": "Maximum sending rate exceeded"}',
+    )
+    refused = Reply(
+        status=400, headers={"x-amzn-errortype": "MessageRejected"}, body=b'{"message": "x"}'
+    )
+    unauthorised = Reply(
+        status=403,
+        headers={"x-amzn-errortype": "UnrecognizedClientException"},
+        body=b'{"message": "x"}',
+    )
+
+    def variables(self) -> dict[str, str]:
+        return {
+            "MESSAGING_PROVIDER": "aws",
+            "EMAIL_PROVIDERS": "aws_ses",
+            "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": self.vendor.url,
+            "AWS_SES_FROM_EMAIL": "shop@example.com",
+        }
+
+    def sent(self) -> list[Sent]:
+        return [
+            Sent(
+                mail["Destination"]["ToAddresses"][0],
+                mail["Content"]["Simple"]["Body"]["Text"]["Data"],
+                mail["FromEmailAddress"],
+                next(t["Value"] for t in mail["EmailTags"] if t["Name"] == "attempt_id"),
+            )
+            for mail in (request.fields for request in self.vendor.requests)
+        ]
+
+    def new_id(self) -> str:
+        return f"0100017fd2f875c4-c2929163-2767-49b1-8513-{next(self.numbers):012}-000000"
+
+    def taken(self, id_: str) -> Reply:
+        return Reply(body=json.dumps({"MessageId": id_}).encode())
+
+
 STAND_INS: Mapping[str, Callable[[], Family]] = {
+    "aws_ses": AwsSes,
     "aws_sns-publish": AwsPublish,
     "aws_sns-text": AwsText,
     "aws_whatsapp": AwsWhatsapp,
+    "sendgrid": Sendgrid,
     "twilio": Twilio,
 }
 

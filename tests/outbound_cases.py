@@ -9,9 +9,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gateway.catalog import CATALOG, Entry
-from gateway.domain import Channel, MessageType, OutboundMedia, OutboundMessage, Sender
+from gateway.domain import (
+    Channel,
+    MessageType,
+    OutboundEmail,
+    OutboundMedia,
+    OutboundMessage,
+    Sender,
+)
 from gateway.settings import Environment
 from providers._http import Http
 from tests.vendors import Request
@@ -77,7 +85,11 @@ def outbound(setup: Setup) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def settings_of(setup: Setup, vendor: str, **more: str) -> Any:
     """A provider's settings, filled as the application fills them."""
     variables = {**setup.data["environment"], **more}
-    filled = {name: value.replace("{vendor}", vendor) for name, value in variables.items()}
+    port = str(urlsplit(vendor).port or 9)
+    filled = {
+        name: value.replace("{vendor}", vendor).replace("{port}", port)
+        for name, value in variables.items()
+    }
     return Environment(filled).fill(setup.provider.Settings)
 
 
@@ -119,7 +131,7 @@ def text_of(setup: Setup, request: Request) -> Any:
     """The text of a message on the wire."""
     found: Any = told(setup, request)
     for name in setup.data["text_field"].split("."):
-        found = found[name]
+        found = found[int(name) if isinstance(found, list) else name]
     return found
 
 
@@ -136,5 +148,15 @@ def message(**fields: Any) -> OutboundMessage:
             "type": MessageType(given.get("type", "text")),
             "sender": Sender(**given.get("sender", {"address": SENDER})),
             "media": tuple(OutboundMedia(**file) for file in given.get("media", ())),
+            "email": _email(given.get("email")),
         }
     )
+
+
+def _email(given: Mapping[str, Any] | None) -> OutboundEmail | None:
+    """The parts of an email from a case."""
+    if given is None:
+        return None
+    parts = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    files = tuple(OutboundMedia(**file) for file in given.get("attachments", ()))
+    return OutboundEmail(**{**parts, "attachments": files})

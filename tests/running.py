@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import requests
 import uvicorn
@@ -286,7 +286,11 @@ class Process:
     def start(self) -> None:
         """Starts it and waits until it answers."""
         self.spawn()
-        eventually(self._answers, "the gateway's first answer", within=60)
+        try:
+            eventually(self._answers, "the gateway's first answer", within=60)
+        except AssertionError:
+            self.kill()  # nobody else would
+            raise
 
     def spawn(self) -> None:
         """Starts it."""
@@ -309,6 +313,14 @@ class Process:
             return requests.get(f"{self.client.url}/health", timeout=2).ok
         except requests.RequestException:
             return False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
 
     def kill(self) -> None:
         """As a power cut does."""

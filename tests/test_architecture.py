@@ -42,7 +42,10 @@ STORE_MAY = (
 )
 SDKS = ("twilio", "boto3", "botocore", "aiosmtplib", "sendgrid")
 DATABASES = ("sqlalchemy", "sqlmodel", "alembic", "sqlite3", "psycopg")
-VENDOR = re.compile(r"(?<![a-z])(twilio|sendgrid|boto\d?|botocore|sns|ses)(?![a-z])", re.IGNORECASE)
+# A header that begins with X- is a fact of mail, whoever made it up.
+VENDOR = re.compile(
+    r"(?<![a-z])(?<!x-)(twilio|sendgrid|boto\d?|botocore|sns|ses)(?![a-z])", re.IGNORECASE
+)
 TIME_OF_DAY = {
     ("time", "time"), ("time", "time_ns"), ("time", "localtime"), ("time", "ctime"),
     ("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today"),

@@ -144,6 +144,11 @@ def test_either_id_and_our_own_find_the_attempt(sns: Sns) -> None:
         assert (found["status"], found["provider_message_id"]) == ("read", f"wamid.out000{number}")
     (first,) = shown(sns, by_answer)["attempts"]
     assert (first["provider_message_id"], first["network_id"]) == (SEND_ID, "wamid.out0001")
+    for id_ in (SEND_ID, "wamid.out0001"):
+        (only,) = sns.client.get("/api/messages", provider_message_id=id_)["items"]
+        assert only["id"] == by_answer
+    (third,) = shown(sns, by_network)["attempts"]  # AWS answered with the network's own
+    assert (third["provider_message_id"], third["network_id"]) == ("wamid.out0003", None)
 
 
 def test_a_status_before_the_answer_waits_by_each_of_its_ids(sns: Sns) -> None:

@@ -3,12 +3,14 @@ botocore's model of the service."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.domain import FetchedMedia, Level, VendorTemplate
+from gateway.domain import FetchedMedia, Level, OutboundMedia, VendorTemplate
 from gateway.errors import (
     AccountRefused,
     Ambiguous,
@@ -24,7 +26,7 @@ from gateway.settings import Environment
 from providers import _aws_media, _fetch
 from providers._aws_whatsapp_tables import SOCIAL, TAKEN
 from providers.aws_whatsapp import AwsWhatsapp
-from tests.aws_servers import model
+from tests.aws_servers import model, s3_error
 from tests.aws_social import NUMBER, LoopbackSocial, refusal
 from tests.outbound_cases import entry_of, provider, usual
 from tests.vendors import Fault, LoopbackVendor, Reply
@@ -69,7 +71,7 @@ def picture(**more: Any) -> dict[str, Any]:
 
 
 async def failure(aws: LoopbackSocial, **fields: Any) -> ProviderError:
-    async with provider(SETUP, aws.url) as made:
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
         with pytest.raises(ProviderError) as caught:
             await made.send(usual(SETUP, **fields))
     return caught.value
@@ -81,7 +83,7 @@ async def failure(aws: LoopbackSocial, **fields: Any) -> ProviderError:
 async def test_a_file_is_at_whatsapp_before_the_one_sending_request(
     aws: LoopbackSocial, web: LoopbackVendor
 ) -> None:
-    async with provider(SETUP, aws.url) as made:
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
         receipt = await made.send(usual(SETUP, **picture()))
     assert receipt.provider_message_id
     put, posted, sent = aws.requests
@@ -94,6 +96,18 @@ async def test_a_file_is_at_whatsapp_before_the_one_sending_request(
     assert sent.json["originationPhoneNumberId"] == NUMBER
     assert aws.messages[0]["image"] == {"id": id_, "caption": "Look"}
     assert aws.deleted == []
+
+
+async def test_a_file_of_our_own_needs_no_web(aws: LoopbackSocial) -> None:
+    async def read(most: int) -> bytes:
+        assert most >= len(JPEG)
+        return JPEG
+
+    ours = OutboundMedia(url="http://127.0.0.1:9/link", content_type="image/jpeg", read=read)
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
+        await made.send(replace(usual(SETUP, **picture()), media=(ours,)))
+    assert list(aws.files.values()) == [("image/jpeg", JPEG)]
+    assert len(aws.messages) == 1
 
 
 @pytest.mark.parametrize(
@@ -119,7 +133,7 @@ async def test_each_type_takes_the_files_that_whatsapp_takes(
         failed = await failure(aws, **fields)
         assert (type(failed), failed.code, aws.count) == (Unsupported, "media_type", 0)
         return
-    async with provider(SETUP, aws.url) as made:
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
         await made.send(usual(SETUP, **fields))
     assert [path.rpartition(".")[2] for path in aws.files] == [ending]
 
@@ -141,7 +155,7 @@ async def test_a_sticker_that_moves_may_be_larger(
     web.always = Reply(body=head.ljust(size << 10, b"\0"))
     fields = {"type": "sticker", "media": [{"url": "https://files.example.com/a.webp"}]}
     if taken:
-        async with provider(SETUP, aws.url) as made:
+        async with provider(SETUP, aws.url, timeout=30.0) as made:
             await made.send(usual(SETUP, **fields))
         assert len(aws.messages) == 1
     else:
@@ -183,8 +197,12 @@ async def test_a_file_that_whatsapp_did_not_get_is_known_to_be_unsent(
 
 async def test_the_file_of_a_message_that_was_refused_is_taken_back(aws: LoopbackSocial) -> None:
     aws.plan.append(refusal("InvalidParametersException"))
-    assert type(await failure(aws, **picture(media=[{"url": THERE}]))) is Rejected
-    assert aws.deleted == list(aws.media)
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
+        with pytest.raises(Rejected):
+            await made.send(usual(SETUP, **picture(media=[{"url": THERE}])))
+        async with asyncio.timeout(20):
+            while aws.deleted != list(aws.media):
+                await asyncio.sleep(0.01)
 
 
 async def test_the_file_of_a_message_that_may_be_sent_stays(aws: LoopbackSocial) -> None:
@@ -208,6 +226,79 @@ async def test_without_a_bucket_there_are_no_files() -> None:
             await made.send(usual(SETUP, **picture()))
 
 
+# --- files of people
+
+
+REFERENCE = f"{NUMBER}/1234567"
+
+
+@pytest.mark.parametrize("ending", [".jpg", ""])
+async def test_a_persons_file_comes_by_way_of_the_bucket_and_does_not_stay_there(
+    ending: str, aws: LoopbackSocial
+) -> None:
+    data = JPEG + bytes(3 << 19)  # several ranges
+    aws.sent_in["1234567"] = ("image/jpeg", ending, data)
+    aws.files["/gateway-media/default/inbound/12345678.jpg"] = ("image/jpeg", b"another")
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
+        file = await made.fetch_media(REFERENCE, 4 << 20)
+    assert (file.data, file.content_type) == (data, "image/jpeg")
+    assert list(aws.files) == ["/gateway-media/default/inbound/12345678.jpg"]
+    asked = aws.requests[0].json
+    assert asked["destinationS3File"] == {"bucketName": "gateway-media", "key": "default/inbound/"}
+
+
+async def fetch_failure(aws: LoopbackSocial, reference: str = REFERENCE) -> ProviderError:
+    aws.sent_in.setdefault("1234567", ("image/jpeg", ".jpg", JPEG))
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
+        with pytest.raises(ProviderError) as caught:
+            await made.fetch_media(reference, 100)
+    return caught.value
+
+
+async def test_a_file_that_is_too_large_is_not_read(aws: LoopbackSocial) -> None:
+    aws.sent_in["1234567"] = ("image/jpeg", ".jpg", bytes(101))
+    assert type(await fetch_failure(aws)) is Rejected
+    assert aws.files == {}
+    assert [r.method for r in aws.requests] == ["POST", "GET", "DELETE"]
+
+
+@pytest.mark.parametrize(
+    "reference", [f"phone-number-id-{'0' * 32}/1", "1234567", f"{NUMBER}/", f"{NUMBER}/../x"]
+)
+async def test_a_file_of_another_number_is_not_asked_for(
+    reference: str, aws: LoopbackSocial
+) -> None:
+    assert type(await fetch_failure(aws, reference)) is Rejected
+    assert aws.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer", "kind"),
+    [
+        ("GetWhatsAppMessageMedia", refusal("ResourceNotFoundException", 404), Rejected),
+        ("GetWhatsAppMessageMedia", refusal("InvalidParametersException"), Rejected),
+        ("GetWhatsAppMessageMedia", refusal("ThrottledRequestException", 429), Throttled),
+        ("GetWhatsAppMessageMedia", refusal("DependencyException", 502), Unreachable),
+        ("s3", s3_error("AccessDenied", 403), AccountRefused),
+        ("s3", s3_error("SlowDown", 503), Unreachable),
+        ("s3", Reply(headers={"Content-Type": "application/xml"}, body=b"<ListBucketResult/>"),
+         Unreachable),
+    ],
+)  # fmt: skip
+async def test_a_file_that_cannot_be_had_says_whether_it_may_be_later(
+    operation: str, answer: Reply, kind: type[ProviderError], aws: LoopbackSocial
+) -> None:
+    aws.errors[operation] = answer
+    assert type(await fetch_failure(aws)) is kind
+
+
+async def test_without_a_bucket_no_files_of_people_are_fetched() -> None:
+    async with provider(SETUP, "http://127.0.0.1:9", AWS_MEDIA_BUCKET=" ") as made:
+        assert not made.capabilities.fetches_media
+        with pytest.raises(Unsupported, match="AWS_MEDIA_BUCKET"):
+            await made.fetch_media(REFERENCE, 100)
+
+
 # --- read, typing, templates
 
 
@@ -215,7 +306,7 @@ async def test_without_a_bucket_there_are_no_files() -> None:
 async def test_a_message_is_marked_as_read_by_whatsapps_own_object(
     typing: bool, aws: LoopbackSocial
 ) -> None:
-    async with provider(SETUP, aws.url) as made:
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
         await made.mark_read("wamid.1", typing=typing)
     shown = {"typing_indicator": {"type": "text"}} if typing else {}
     read = {"messaging_product": "whatsapp", "message_id": "wamid.1", "status": "read"}
@@ -224,7 +315,7 @@ async def test_a_message_is_marked_as_read_by_whatsapps_own_object(
 
 async def test_a_read_receipt_that_fails_says_why(aws: LoopbackSocial) -> None:
     aws.plan.append(refusal("ThrottledRequestException", 429))
-    async with provider(SETUP, aws.url) as made:
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
         with pytest.raises(Throttled):
             await made.mark_read("wamid.1")
 
@@ -241,7 +332,7 @@ def listed(number: int) -> dict[str, Any]:
 
 async def test_templates_are_listed_page_by_page(aws: LoopbackSocial) -> None:
     aws.listed = [listed(number) for number in range(201)]
-    async with provider(SETUP, aws.url) as made:
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
         found = await made.templates()
     assert (len(found), aws.count) == (201, 3)
     assert found[0] == VendorTemplate(
@@ -251,13 +342,13 @@ async def test_templates_are_listed_page_by_page(aws: LoopbackSocial) -> None:
 
 async def test_no_more_than_a_thousand_templates_are_listed(aws: LoopbackSocial) -> None:
     aws.listed = [listed(number) for number in range(1500)]
-    async with provider(SETUP, aws.url) as made:
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
         assert len(await made.templates()) == 1000
     assert aws.count == 10
 
 
 async def test_without_the_account_templates_are_not_listed(aws: LoopbackSocial) -> None:
-    async with provider(SETUP, aws.url, AWS_WHATSAPP_BUSINESS_ACCOUNT_ID=" ") as made:
+    async with provider(SETUP, aws.url, timeout=30.0, AWS_WHATSAPP_BUSINESS_ACCOUNT_ID=" ") as made:
         assert not made.capabilities.lists_templates
         with pytest.raises(Unsupported, match="AWS_WHATSAPP_BUSINESS_ACCOUNT_ID"):
             await made.templates()
@@ -295,8 +386,8 @@ def test_a_numbers_id_is_read_in_each_of_its_forms(given: str, read: str | None)
 
 
 async def test_the_doctor_sees_the_number_and_where_its_account_posts(aws: LoopbackSocial) -> None:
-    async with provider(SETUP, aws.url) as made:
-        number, account = await made.check("https://gateway.example.com/api/webhooks/aws")
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
+        number, account, _ = await made.check("https://gateway.example.com/api/webhooks/aws")
     assert (number.level, "+1 555-000-9999" in number.text) == (Level.OK, True)
     assert (account.level, ":gateway-inbound" in account.text) == (Level.OK, True)
 
@@ -306,20 +397,20 @@ async def test_the_doctor_says_what_is_wrong(aws: LoopbackSocial) -> None:
         "ResourceNotFoundException", 404
     )
     aws.account["eventDestinations"] = []
-    async with provider(SETUP, aws.url) as made:
-        number, account = await made.check("")
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
+        number, account, _ = await made.check("")
         aws.account["registrationStatus"] = "INCOMPLETE"
-        _, incomplete = await made.check("")
+        _, incomplete, _ = await made.check("")
         aws.errors["GetLinkedWhatsAppBusinessAccount"] = refusal("AccessDeniedException", 403)
-        _, unseen = await made.check("")
+        _, unseen, _ = await made.check("")
     assert (number.level, "AWS_WHATSAPP_PHONE_NUMBER_ID" in number.fix) == (Level.PROBLEM, True)
     assert (account.level, "event destination" in account.text) == (Level.PROBLEM, True)
     assert (incomplete.level, unseen.level) == (Level.PROBLEM, Level.WARNING)
     aws.errors["GetLinkedWhatsAppBusinessAccountPhoneNumber"] = Reply(status=500, body=b"{}")
     aws.number["phoneNumber"]["qualityRating"] = "RED"
-    async with provider(SETUP, aws.url, AWS_WHATSAPP_BUSINESS_ACCOUNT_ID=" ") as made:
-        away, unset = await made.check("")
+    async with provider(SETUP, aws.url, timeout=30.0, AWS_WHATSAPP_BUSINESS_ACCOUNT_ID=" ") as made:
+        away, unset, *_ = await made.check("")
         del aws.errors["GetLinkedWhatsAppBusinessAccountPhoneNumber"]
-        poor, _ = await made.check("")
+        poor, *_ = await made.check("")
     assert {away.level, unset.level, poor.level} == {Level.WARNING}
     assert "RED" in poor.text

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.adapters import adapters
 from gateway.domain import Channel
+from gateway.errors import SettingsError
 from gateway.settings import Environment
 from providers._http import Http
 from tests.running import twilio, variables
@@ -47,6 +48,49 @@ def test_the_named_come_first_then_whoever_has_credentials(
     tmp_path: Path, more: dict[str, str], sms: list[str]
 ) -> None:
     assert chains(tmp_path, **more)["sms"] == sms
+
+
+NUMBER_ID = {"AWS_WHATSAPP_PHONE_NUMBER_ID": f"phone-number-id-{'0' * 32}"}
+
+
+@pytest.mark.parametrize(
+    ("more", "sms", "whatsapp"),
+    [
+        ({**AWS, "MESSAGING_PROVIDER": "aws"}, ["aws_sns"], []),
+        ({**AWS, **NUMBER_ID, "MESSAGING_PROVIDER": "aws"}, ["aws_sns"], ["aws_whatsapp"]),
+        ({**AWS, **NUMBER_ID, "MESSAGING_PROVIDER": "aws-whatsapp"}, ["aws_sns"], ["aws_whatsapp"]),
+        ({**TWILIO, **AWS, **NUMBER_ID}, ["twilio", "aws_sns"], ["twilio", "aws_whatsapp"]),
+        ({**TWILIO, **AWS, "AWS_MEDIA_BUCKET": "files"}, ["twilio", "aws_sns"], ["twilio"]),
+        (
+            {**TWILIO, **AWS, **NUMBER_ID, "WHATSAPP_PROVIDERS": "aws"},
+            ["twilio", "aws_sns"],
+            ["aws_whatsapp"],
+        ),
+    ],
+)
+def test_whatsapp_by_aws_is_there_where_its_number_is(
+    tmp_path: Path, more: dict[str, str], sms: list[str], whatsapp: list[str]
+) -> None:
+    found = chains(tmp_path, **more)
+    assert (found["sms"], found.get("whatsapp", [])) == (sms, whatsapp)
+
+
+@pytest.mark.parametrize(
+    ("more", "missing"),
+    [
+        ({**AWS, "MESSAGING_PROVIDER": "aws_whatsapp"}, "AWS_WHATSAPP_PHONE_NUMBER_ID"),
+        ({**TWILIO, **AWS, "WHATSAPP_PROVIDERS": "aws-whatsapp"}, "AWS_WHATSAPP_PHONE_NUMBER_ID"),
+        ({**TWILIO, **NUMBER_ID}, "AWS_REGION"),
+        ({**TWILIO, **AWS, "AWS_WHATSAPP_BUSINESS_ACCOUNT_ID": "waba-1"}, "PHONE_NUMBER_ID"),
+        ({"MESSAGING_PROVIDER": "aws"}, "AWS_REGION"),
+        ({**NUMBER_ID, "MESSAGING_PROVIDER": "aws"}, "AWS_REGION"),
+    ],
+)
+def test_whatsapp_by_aws_that_is_half_set_up_stops_the_start(
+    tmp_path: Path, more: dict[str, str], missing: str
+) -> None:
+    with pytest.raises(SettingsError, match=missing):
+        chains(tmp_path, **more)
 
 
 def test_nobody_joins_a_channel_without_a_sender_there(tmp_path: Path) -> None:

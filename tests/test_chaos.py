@@ -20,13 +20,15 @@ from gateway.errors import Throttled
 from gateway.status import RANKS
 from gateway.store import deliveries, ledger, opt_outs
 from gateway.store.ledger import Thread
-from tests.chaos.__main__ import plan
+from tests.chaos.many import plan
+from tests.chaos.processes import chaos
 from tests.chaos.universe import Broken, Figures, Universe
 from tests.chaos.vendors import Fate, Request, Vendor
 
 ROOT = Path(__file__).parents[1]
 SEED = 20261122
 SEVERAL, EACH = 6, 300
+PROCESSES = 100
 
 
 @pytest.mark.parametrize(("seed", "messages"), plan(SEED, SEVERAL * EACH, EACH))
@@ -36,6 +38,20 @@ def test_nothing_is_lost_doubled_or_undone_in_a_universe_of_faults(
     figures = Universe(seed, messages).run()
     assert sum(figures.outcomes.values()) > messages * 0.8
     assert figures.steps > messages * 10
+
+
+def test_processes_that_are_killed_lose_nothing_and_double_nothing(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    figures = chaos(SEED, PROCESSES, tmp_path / "fleet", sqlite_url, pause=0.3, most=2)
+    assert figures["vendor: yes"] > PROCESSES / 2
+
+
+def test_workers_that_are_killed_lose_nothing_and_double_nothing(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    figures = chaos(SEED, PROCESSES, tmp_path / "fleet", postgres_url, workers=1, pause=0.3, most=2)
+    assert figures["vendor: yes"] > PROCESSES / 2
 
 
 def test_one_seed_is_one_universe() -> None:

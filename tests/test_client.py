@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,14 @@ def test_a_conversation_is_answered_and_read(python: Client, idle: Api) -> None:
     assert (answer["to"], answer["body"]) == (PERSON, "yes?")
 
 
+def test_a_file_is_kept_and_sent(python: Client) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(64)
+    kept = python.upload(png, "image/png", filename="cat.png", channel="sms")
+    assert (kept["content_type"], kept["filename"]) == ("image/png", "cat.png")
+    message = python.send_sms(PERSON, "look", media=[kept["url"]])
+    assert message["media"][0]["url"] == kept["url"]
+
+
 def test_the_health_of_the_providers_is_told(python: Client) -> None:
     assert python.get_provider_health()["active_providers"]["sms"] == "twilio"
 
@@ -260,33 +269,31 @@ class Listener(threading.Thread):
         ]
 
 
+def _says(api: Api, number: int) -> None:
+    assert api.webhook("/api/webhooks/sms", inbound_form(sid(number), f"m{number}")).ok
+
+
 @pytest.mark.parametrize("end", ["kill", "terminate"])
 def test_a_stream_outlives_a_restart_with_nothing_lost_and_nothing_twice(
     url: str, tmp_path: Path, end: str
 ) -> None:
-    process = Process(variables(tmp_path, url), free_port(), tmp_path / "log")
-    process.start()
-
-    def says(number: int) -> None:
-        form = inbound_form(sid(number), f"m{number}")
-        assert process.client.webhook("/api/webhooks/sms", form).ok
-
-    with Client(process.client.url, KEY, backoff=0.1) as client:
+    with (
+        Process(variables(tmp_path, url), free_port(), tmp_path / "log") as process,
+        Client(process.client.url, KEY, backoff=0.1) as client,
+    ):
+        says = partial(_says, process.client)
         listener = Listener(client, after=0)
         says(1)
         listener.start()
         eventually(lambda: listener.bodies() == ["m1"], "the first")
         getattr(process, end)()
         process.start()
-        try:
-            says(2)
-            says(3)
-            eventually(lambda: len(listener.bodies()) == 3, "what came after", within=40)
-            listener.enough.set()
-            says(4)
-            listener.join(20)
-        finally:
-            process.terminate()
+        says(2)
+        says(3)
+        eventually(lambda: len(listener.bodies()) == 3, "what came after", within=40)
+        listener.enough.set()
+        says(4)
+        listener.join(20)
     assert listener.error is None
     assert listener.bodies()[:3] == ["m1", "m2", "m3"]
     numbers = [event["id"] for event in listener.seen]

@@ -13,7 +13,7 @@ from gateway.cli import app
 from gateway.domain import Capabilities, Channel, ListsTemplates, MarksRead, MessageType
 from gateway.errors import Unsupported
 from gateway.routing import types
-from tests.outbound_cases import WIRED, Setup, message, outbound, provider, usual
+from tests.outbound_cases import WIRED, Setup, outbound, provider, usual
 from tests.vendors import LoopbackVendor
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +50,9 @@ async def test_a_provider_can_what_its_class_says(setup: Setup) -> None:
 
 def written(setup: Setup, can: Capabilities) -> set[tuple[Channel, MessageType]]:
     """What has a case that stands on the wire."""
-    messages = [message(**c["message"]) for _, c in outbound(setup) if {"form", "json"} & c.keys()]
+    messages = [
+        usual(setup, **c["message"]) for _, c in outbound(setup) if {"form", "json"} & c.keys()
+    ]
     return {(m.channel, m.type) for m in messages}
 
 

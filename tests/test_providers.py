@@ -30,7 +30,6 @@ from tests.outbound_cases import (
     WIRED,
     Setup,
     expanded,
-    message,
     outbound,
     provider,
     settings_of,
@@ -38,6 +37,7 @@ from tests.outbound_cases import (
     told,
     usual,
 )
+from tests.smtp_servers import Mailbox, smtp_server
 from tests.vendors import Behaviour, Fault, LoopbackVendor, Reply
 
 pytestmark = pytest.mark.anyio
@@ -83,8 +83,12 @@ FAULTS: dict[str, tuple[Behaviour, type[ProviderError]]] = {
 
 
 @pytest.fixture
-def vendor(request: pytest.FixtureRequest) -> Iterator[LoopbackVendor]:
+def vendor(request: pytest.FixtureRequest) -> Iterator[LoopbackVendor | Mailbox]:
     entry = request.node.callspec.params["entry"]
+    if entry.data.get("server") == "smtp":
+        with smtp_server(login=True) as box:
+            yield box
+        return
     with LoopbackVendor(answer=entry.data.get("answer")) as made:
         yield made
 
@@ -141,7 +145,7 @@ async def test_what_it_cannot_do_never_reaches_the_wire(
     entry: Setup, case: dict[str, Any], vendor: LoopbackVendor
 ) -> None:
     async with provider(entry, vendor.url) as made:
-        failed = await error_from(made, message(**case["message"]))
+        failed = await error_from(made, usual(entry, **case["message"]))
     assert (type(failed), failed.code) == (Unsupported, case["unsupported"])
     assert (vendor.count, vendor.connections) == (0, 0)
 
@@ -151,7 +155,7 @@ async def test_a_message_stands_on_the_wire_as_the_case_says(
     entry: Setup, case: dict[str, Any], vendor: LoopbackVendor
 ) -> None:
     async with provider(entry, vendor.url) as made:
-        await made.send(message(**case["message"]))
+        await made.send(usual(entry, **case["message"]))
     *before, request = vendor.requests
     assert [one.path for one in before] == case.get("before", [])  # a file's, and no message's
     assert request.method == "POST"
@@ -166,7 +170,7 @@ async def test_a_message_is_printed_as_the_case_says(
     entry: Setup, case: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with provider(entry, "") as made:
-        await made.send(message(**case["message"]))
+        await made.send(usual(entry, **case["message"]))
     assert capsys.readouterr().out == case["printed"]
 
 
@@ -177,7 +181,7 @@ async def test_one_message_is_one_request(entry: Setup, vendor: LoopbackVendor) 
     assert isinstance(receipt, Receipt)
     assert receipt.provider_message_id
     assert receipt.status in (Status.ACCEPTED, Status.SENT)
-    assert vendor.count == int(entry.data["wire"])
+    assert vendor.count == int(entry.data["wire"] or "server" in entry.data)
 
 
 @each(PROVIDERS)
@@ -188,7 +192,7 @@ async def test_many_at_once_have_one_request_and_one_id_each(
     async with provider(entry, vendor.url) as made:
         receipts = await asyncio.gather(*(made.send(each) for each in sent))
     assert len({receipt.provider_message_id for receipt in receipts}) == len(sent)
-    assert vendor.count == len(sent) * entry.data["wire"]
+    assert vendor.count == len(sent) * (entry.data["wire"] or "server" in entry.data)
 
 
 @each(PROVIDERS)
@@ -329,10 +333,11 @@ async def test_no_secret_and_nothing_personal_is_in_any_error_or_log(
         vendor.stop()
     elif fault in FAULTS:
         vendor.always = FAULTS[fault][0]
-    body = f"{TOKEN} " * (400 if fault == "unsupported" else 1)
+    more = {"channel": "rcs"} if fault == "unsupported" else {}
     callback = f"https://gateway.example.com/{TOKEN}"
     async with provider(entry, url, timeout=0.3) as made:
-        failed = await error_from(made, usual(entry, body=body, callback_url=callback))
+        sent = usual(entry, body=f"{TOKEN} ", callback_url=callback, **more)
+        failed = await error_from(made, sent)
     shown = "".join(traceback.format_exception(failed)) + repr(failed) + caplog.text
     assert failed.__context__ is None or failed.__suppress_context__
     for hidden in hidden_in(entry):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from gateway.domain import Capabilities, Channel, Connection, MessageType, OnUnknown, Sender
 from gateway.errors import (
+    REASONS,
     AccountRefused,
     Ambiguous,
     ProviderError,
@@ -280,29 +283,59 @@ def following(error: ProviderError, **more: object) -> Next:
 LATER, NOW_, NEVER = "later", "now", "never"
 
 
-@pytest.mark.parametrize(
-    ("error", "policy", "alone", "with_another"),
-    [
-        (Unsupported("x"), HOLD, NEVER, NOW_),
-        (Rejected("x"), HOLD, NEVER, NEVER),
-        (Rejected("x"), RESEND, NEVER, NEVER),
-        (SenderRefused("x"), HOLD, LATER, NOW_),
-        (AccountRefused("x"), HOLD, LATER, NOW_),
-        (Throttled("x"), HOLD, LATER, NOW_),
-        (Throttled("x", retry_after=90.0), HOLD, LATER, NOW_),
-        (Unreachable("x"), HOLD, LATER, NOW_),
-        (Ambiguous("x"), HOLD, NEVER, NEVER),
-        (Ambiguous("x"), RESEND, LATER, NOW_),
-        (ProviderError("x"), HOLD, NEVER, NEVER),
-    ],
-)
+# What becomes of a message, by the class of the error: where nobody else can send it, where another
+# one can but may not be asked now, and where one may. Policies differ for what may have been taken.
+ALWAYS = {
+    Unsupported: (NEVER, NOW_, NOW_),
+    Rejected: (NEVER, NEVER, NEVER),
+    SenderRefused: (LATER, LATER, NOW_),
+    AccountRefused: (LATER, LATER, NOW_),
+    Throttled: (LATER, LATER, NOW_),
+    Unreachable: (LATER, LATER, NOW_),
+}
+BY_POLICY = {
+    HOLD: (NEVER, NEVER, NEVER),
+    RESEND: (LATER, LATER, NOW_),
+}
+TABLE = [
+    *((kind, policy, wanted) for kind, wanted in ALWAYS.items() for policy in OnUnknown),
+    *(
+        (kind, policy, BY_POLICY[policy])
+        for kind in (Ambiguous, ProviderError)
+        for policy in OnUnknown
+    ),
+]
+
+
+def test_the_table_is_whole() -> None:
+    assert {(kind, policy) for kind, policy, _ in TABLE} == {*product(REASONS, OnUnknown)}
+
+
+@pytest.mark.parametrize(("kind", "policy", "wanted"), TABLE)
 def test_each_class_goes_its_own_way(
-    error: ProviderError, policy: OnUnknown, alone: str, with_another: str
+    kind: type[ProviderError], policy: OnUnknown, wanted: tuple[str, str, str]
 ) -> None:
-    for there, wanted in ((False, alone), (True, with_another)):
-        found = following(error, on_unknown=policy, elsewhere=there, others=there).retry_in
+    places = ((False, False), (True, False), (True, True))
+    for (others, there), expected in zip(places, wanted, strict=True):
+        found = following(kind("x"), on_unknown=policy, others=others, elsewhere=there).retry_in
         told = NEVER if found is None else LATER if found else NOW_
-        assert told == wanted
+        assert told == expected, (others, there)
+
+
+@pytest.mark.parametrize("kind", REASONS)
+@pytest.mark.parametrize("policy", OnUnknown)
+def test_after_the_last_try_nothing_follows_whatever_it_was(
+    kind: type[ProviderError], policy: OnUnknown
+) -> None:
+    for others, there in ((False, False), (True, False), (True, True)):
+        asked = {"on_unknown": policy, "others": others, "elsewhere": there}
+        assert following(kind("x"), made=POLICY.limit + 1, **asked).retry_in is None
+
+
+def test_a_vendor_that_says_when_goes_its_own_way_too() -> None:
+    said = Throttled("x", retry_after=90.0)
+    assert following(said, others=True, elsewhere=True).retry_in == 0.0
+    assert following(said, others=True).retry_in == 91.0
 
 
 def test_only_what_somebody_cannot_is_never_asked_of_them_again() -> None:

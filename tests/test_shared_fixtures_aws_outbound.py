@@ -3,6 +3,7 @@ the repository, where there is one: ours say the same, and the answers mean what
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -85,9 +86,8 @@ SOCIAL: dict[str, tuple[Callable[[Any], Awaitable[Any]], int]] = {
     "social-mark-read": (lambda made: made.mark_read(READ, typing=True), 0),
     "social-post-media": (lambda made: sending(made, **PICTURE), 0),
     "social-delete-media": (lambda made: sending(made, **PICTURE), 2),  # what was not sent
+    "social-get-media": (lambda made: made.fetch_media(f"{NUMBER}/{MEDIA}", 100), 0),
 }
-# Asked for what comes in, and recorded with messages that are not ours.
-ELSEWHERE = {"social-get-media"}
 OURS = {"Context", "ConfigurationSetName", "DryRun", "ProtectConfigurationId"}
 HEADERS = ("content-type", "x-amz-target")
 # What each recorded answer means.
@@ -132,7 +132,7 @@ CASES = collected()
 
 
 def test_the_recordings_are_all_looked_at_where_the_folder_is() -> None:
-    known = {*ANSWERS, *SOCIAL, *ELSEWHERE}
+    known = {*ANSWERS, *SOCIAL}
     assert set(CASES) == (known if folder() is not None else set())
 
 
@@ -178,6 +178,9 @@ if CASES:
             async with provider(setup, vendor.url, **more) as made:
                 with suppress(ProviderError):
                     await act(made)
+                async with asyncio.timeout(20):
+                    while len(vendor.requests) <= place:  # what is done beside
+                        await asyncio.sleep(0.01)
         theirs, ours = CASES[name]["request"], vendor.requests[place]
         recorded = {key.lower(): value for key, value in theirs["headers"].items()}
         assert list(invalid(ours)) == []
@@ -189,7 +192,10 @@ if CASES:
         assert signed_names(ours.headers["authorization"]) >= signed_names(
             recorded["authorization"]
         )
-        assert said(parameters(ours)) == said(parameters(recording(theirs)))
+        expected = said(parameters(recording(theirs)))
+        if "destinationS3File" in expected:
+            expected["destinationS3File"]["key"] = "default/inbound/"  # a folder of each tenant's
+        assert said(parameters(ours)) == expected
 
     @pytest.mark.parametrize("name", SENT)
     async def test_our_request_is_the_recorded_one(name: str) -> None:

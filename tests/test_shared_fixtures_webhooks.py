@@ -158,6 +158,11 @@ async def test_a_collected_message_has_its_structure(fixture: Fixture) -> None:
             "address": content["address"],
         }
         assert event.type is MessageType.LOCATION
+    if event.type is MessageType.REACTION:
+        target = (facts.get("reply_to") or {}).get("message_sid")
+        assert (content["target"], content["emoji"]) == (target, facts["text"])
+    if facts.get("from_type") == "bsuid":
+        assert "." in event.from_address
     referral = facts.get("referral") or {}
     assert sorted(content.get("referral", {}).values()) == sorted(referral.values())
     assert aliases(facts) == set(event.aliases)

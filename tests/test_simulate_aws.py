@@ -14,6 +14,7 @@ import requests
 
 from gateway.commands.emulator import served as certificate_served
 from tests.aws_account import AwsAccount, aws_account
+from tests.aws_social import NUMBER, LoopbackSocial
 from tests.commands import Desk, Served, serving
 from tests.running import eventually, free_port
 from tests.sns_signing import confirmation, headers, laid_out, signer, stamp
@@ -85,6 +86,24 @@ def test_a_chat_by_whatsapp_through_aws(served: Served) -> None:
     assert (done.code, done.err) == (0, "")
     found = served.api.get("/api/messages", **{"from": "+15551230056"})["items"]
     assert [message["body"] for message in found] == ["two", "one"]
+
+
+def test_what_became_of_a_whatsapp_message_comes_by_aws(
+    tmp_path: Path, account: AwsAccount
+) -> None:
+    with LoopbackSocial() as social:
+        more = {"AWS_ENDPOINT_URL": social.url, "AWS_WHATSAPP_PHONE_NUMBER_ID": NUMBER}
+        more |= {"AWS_SNS_TOPIC_ARNS": "", "AWS_EC2_METADATA_DISABLED": "true"}
+        with serving(Desk(tmp_path, {**account.variables, **more}), "--dev") as served:
+            sent = served.api.send(to=PERSON, channel="whatsapp", body="olá")
+            assert served.api.until(sent["id"], "accepted")["provider"] == "aws_whatsapp"
+            for word in ("sent", "read"):
+                done = served.desk.run("simulate", "status", sent["id"], word)
+                assert done.code == 0, done.err
+                assert "/api/webhooks/aws-whatsapp" in done.err
+                assert done.field("status") == word
+            (attempt,) = served.api.message(sent["id"])["attempts"]
+            assert attempt["network_id"].startswith("wamid.")
 
 
 def test_what_aws_has_no_way_to_say_is_told(served: Served, tmp_path: Path) -> None:

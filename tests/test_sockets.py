@@ -349,25 +349,21 @@ def test_one_that_answers_no_ping_is_gone(
 def test_a_stopped_gateway_takes_leave_of_its_sockets_and_another_goes_on(
     url: str, tmp_path: Path
 ) -> None:
-    process = Process(variables(tmp_path, url), free_port(), tmp_path / "log")
-    process.start()
-    client = process.client
-    with opened(client) as wire:
-        told(client, 1)
-        seen = until(wire, "message.received")
-        assert process.terminate() == 0
-        code, rest = closed(wire)
-    assert code == 1012
-    process.start()
-    try:
+    with Process(variables(tmp_path, url), free_port(), tmp_path / "log") as process:
+        client = process.client
+        with opened(client) as wire:
+            told(client, 1)
+            seen = until(wire, "message.received")
+            assert process.terminate() == 0
+            code, rest = closed(wire)
+        assert code == 1012
+        process.start()
         told(client, 2)
         with opened(client, f"?after={(seen + rest)[-1]['id']}") as wire:
             again = until(wire, "message.received")
         assert again[-1]["data"]["message"]["body"] == "m2"
         assert "Traceback" not in process.log.read_text()
         assert str(client.key) not in process.log.read_text()
-    finally:
-        process.terminate()
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 200_000])

@@ -21,6 +21,7 @@ from gateway.store.claims import CLAIM, Claim
 from gateway.store.database import Database
 from gateway.store.deliveries import BEGIN, SETTLE, Attempt, Outcome
 from gateway.store.edits import CANCEL, Named
+from gateway.store.failures import definite
 from gateway.store.inbox import RECEIVE, Taken
 from tests.databases import Cut, Postgres, Wire
 from tests.stored import (
@@ -40,11 +41,14 @@ class Failing(sqlite3.Connection):
     """A real connection whose next COMMIT ends in an error of the disk."""
 
     cut = Cut.NEVER
+    always = False  # whether no COMMIT that writes comes through
     cuts = 0
 
     def commit(self) -> None:
         """Commits, or fails before or after it."""
         cut, Failing.cut = Failing.cut, Cut.NEVER
+        if Failing.always and self.total_changes:
+            cut = Cut.BEFORE_COMMIT
         if cut is Cut.BEFORE_COMMIT:
             self.rollback()
         elif self.in_transaction:
@@ -81,18 +85,24 @@ class Cutter:
 def cutter(dialect: str, url: str, request: pytest.FixtureRequest) -> Iterator[Cutter]:
     """A store whose COMMITs can be cut."""
     wire = request.getfixturevalue("wire") if dialect == "postgresql" else None
-    database = Database(wire.url(url) if wire is not None else url)
-    if wire is None:
+    store = failing(url) if wire is None else Store(Database(wire.url(url)))
+    yield Cutter(store, wire)
+    store.database.close()
 
-        def with_failing(dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
-            options["factory"] = Failing
 
-        with database.connect() as connection:
-            engine = connection.engine
-        engine.dispose()
-        event.listen(engine, "do_connect", with_failing)
-    yield Cutter(Store(database), wire)
-    database.close()
+def failing(url: str) -> Store:
+    """A store on SQLite whose COMMITs can fail."""
+
+    def with_failing(dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+        options["factory"] = Failing
+
+    database = Database(url)
+    with database.connect() as connection:
+        engine = connection.engine
+    engine.dispose()
+    event.listen(engine, "do_connect", with_failing)
+    Failing.cuts = 0
+    return Store(database)
 
 
 both_cuts = pytest.mark.parametrize("when", [Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT])
@@ -296,10 +306,27 @@ def test_a_writer_outlives_a_short_absence(postgres_url: str, wire: Wire) -> Non
     far.database.close()
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_disk_that_takes_no_commit_at_all_is_given_up_in_time(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = failing(sqlite_url)
+    monkeypatch.setattr(Failing, "always", True)
+    with pytest.raises(OutcomeUnknown):
+        made.accepted(new_message(idempotency=keyed("k")))
+    assert 1 < Failing.cuts < 20  # with a pause between two tries
+    assert "RecursionError" not in caplog.text
+    monkeypatch.setattr(Failing, "always", False)
+    (answer,) = made.accepted(new_message(idempotency=keyed("k")))
+    assert not answer.replayed
+    assert made.count("messages") == made.count("queue") == 1
+    made.database.close()
+
+
 def test_a_full_disk_is_no_unknown_outcome() -> None:
     full = sqlite3.OperationalError("database or disk is full")
     full.sqlite_errorname = "SQLITE_FULL"
-    assert batching._definite(OperationalError("COMMIT", None, full))
+    assert definite(OperationalError("COMMIT", None, full))
     torn = sqlite3.OperationalError("disk I/O error")
     torn.sqlite_errorname = "SQLITE_IOERR"
-    assert not batching._definite(OperationalError("COMMIT", None, torn))
+    assert not definite(OperationalError("COMMIT", None, torn))

@@ -229,7 +229,10 @@ class LoopbackVendor:
         request.given = number.decode()
         if self.answer is not None:
             said = str(self.answer["body"]).replace("{id}", request.given)
-            headers = self.answer.get("headers", {})
+            headers = {
+                name: value.replace("{id}", request.given)
+                for name, value in self.answer.get("headers", {}).items()
+            }
             return Reply(status=self.answer["status"], headers=headers, body=said.encode()).wire()
         sid = b"SM" + number
         sender, to = (json.dumps(request.field(name)).encode() for name in ("From", "To"))

@@ -19,6 +19,7 @@ from gateway.events import Hub
 from gateway.gestures import Gestures
 from gateway.links import Links
 from gateway.outbound import Invalid, Outbound
+from gateway.restores import Restores
 from gateway.routing import Route
 from gateway.scrape import Scrape
 from gateway.spool import Spool
@@ -66,6 +67,7 @@ class Context:
     clock: Clock
     scrape: Scrape
     analytics: Analytics
+    restores: Restores
     spool: Spool | None = None
     streams: dict[str, int] = field(default_factory=dict)
 

@@ -35,9 +35,10 @@ def ready(context: Context) -> Any:
             return _away("The database does not answer.")
         if getattr(context.batcher, "failing", False):
             return _away("The database cannot be written.")
+        well = {"status": "ready", "database": "ok", **_restored(context)}
         spool = context.spool
         if spool is None:
-            return answer({"status": "ready", "database": "ok"})
+            return answer(well)
         if spool.recovering:
             return _away(f"The spool is being stored: {spool.depth} webhooks wait.")
         if spool.failing:
@@ -47,9 +48,17 @@ def ready(context: Context) -> Any:
             "bytes": spool.size,
             "oldest_seconds": spool.age(context.clock.now()),
         }
-        return answer({"status": "ready", "database": "ok", "spool": waits})
+        return answer({**well, "spool": waits})
 
     return endpoint
+
+
+def _restored(context: Context) -> dict[str, Any]:
+    """What waits for somebody since the database was restored, as long as something does."""
+    now = context.restores.standing
+    if now is None or not now.held:
+        return {}
+    return {"restored": {"noticed_at": show(now.restored_at), "held": now.held}}
 
 
 def _away(detail: str) -> Response:

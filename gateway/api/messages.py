@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway import emails
 from gateway.api.auth import header
 from gateway.api.context import Context
 from gateway.api.operation import PAGE, Operation
@@ -118,7 +119,20 @@ async def thread_of(
         address=row["address"],
         our_key=row["our_key"],
         our_address=row["our_address"],
+        answered=await _answered(context, identity, row),
     )
+
+
+async def _answered(
+    context: Context, identity: Identity, row: Mapping[str, Any]
+) -> emails.Answered | None:
+    """The email that is answered in a conversation."""
+    if row["channel"] != Channel.EMAIL:
+        return None
+    last = await context.reader.call(queries.last_email, identity.tenant_id, row["id"])
+    if last is None:
+        return None
+    return emails.answered(last["subject"], json.loads(last["extra"]) if last["extra"] else {})
 
 
 def draft_of(wanted: Content, channel: Channel, to: str, thread: Thread | None) -> Draft:

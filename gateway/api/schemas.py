@@ -84,6 +84,12 @@ class Template(BaseModel):
     )
 
 
+def _media(value: Any) -> Any:
+    if isinstance(value, list):
+        return [{"url": item} if isinstance(item, str) else item for item in value]
+    return value
+
+
 class EmailParts(BaseModel):
     """What only an email has."""
 
@@ -93,13 +99,15 @@ class EmailParts(BaseModel):
     cc: list[str] = Field(default_factory=list, max_length=50)
     bcc: list[str] = Field(default_factory=list, max_length=50)
     headers: dict[str, str] = Field(default_factory=dict, max_length=50)
-    attachments: list[Media] = Field(default_factory=list, max_length=20)
-
-
-def _media(value: Any) -> Any:
-    if isinstance(value, list):
-        return [{"url": item} if isinstance(item, str) else item for item in value]
-    return value
+    attachments: Annotated[list[Media], BeforeValidator(_media)] = Field(
+        default_factory=list, max_length=20
+    )
+    from_name: str | None = Field(default=None, max_length=200, description="Beside our address.")
+    tags: list[str] = Field(default_factory=list, max_length=10)
+    unsubscribe: bool = Field(
+        default=False,
+        description="Adds List-Unsubscribe with one click, which the gateway answers itself.",
+    )
 
 
 class Content(BaseModel):

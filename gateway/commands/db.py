@@ -1,16 +1,23 @@
-"""`gateway db`: the schema of the database."""
+"""`gateway db`: the schema of the database, and what is to be done after a restore."""
 
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from gateway.commands import lock, process
 from gateway.commands.terminal import say
 
+if TYPE_CHECKING:
+    from gateway.store.database import Database
+
 commands = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Look at or upgrade the database's schema."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look at or upgrade the database's schema; say it was restored.",
 )
 
 
@@ -46,3 +53,35 @@ def current() -> None:
         revision, needed = migrate.current(database), migrate.needed(database)
     newest = f"; this version's is {migrate.head()}: run `gateway db upgrade`" if needed else ""
     say(f"{revision or 'empty'}{newest}")
+
+
+@commands.command()
+def restored() -> None:
+    """Say that the database was restored from a backup, before the first start: what waits in it
+    is held, as it may have been sent since. A start notices it by itself where SPOOL_DIR is still
+    that of before.
+
+    \b
+    Example:
+      gateway db restored
+    """
+    import asyncio
+
+    env = process.beside()
+    with process.store(env) as database:
+        count = asyncio.run(_restored(database, env.settings.spool))
+    say(f"{count} held. See `gateway queue list`, and let go with `gateway queue release`.")
+
+
+async def _restored(database: Database, spool: Path) -> int:
+    from gateway.restores import by_hand
+    from gateway.store.batcher import Batcher
+    from gateway.store.reader import Reader
+
+    batcher, reader = Batcher(database, lambda topics: None), Reader(database)
+    batcher.start()
+    try:
+        return await by_hand(batcher, reader, spool)
+    finally:
+        await batcher.stop()
+        reader.close()

@@ -17,25 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    InterfaceError,
-    NotSupportedError,
-    ProgrammingError,
-    StatementError,
-    TimeoutError as PoolTimeout,
-)
+from sqlalchemy.exc import DBAPIError
 
 from gateway.errors import OutcomeUnknown, StoreUnavailable
-from gateway.store.database import Again, Database, finish
+from gateway.store.database import Database, finish
+from gateway.store.failures import brief, definite, settle_errors, unwritten
 from gateway.store.tx import Tx, Values
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-REFUSED = (ProgrammingError, InterfaceError, NotSupportedError)
 
 log = logging.getLogger("gateway.store")
 
@@ -73,30 +63,6 @@ class _Waiting:
 
 class _UnknownCommit(Exception):
     """The connection was lost while COMMIT was under way."""
-
-
-def settle_errors(error: BaseException) -> str:
-    """What a database's error means for the batch: again, item, away, or raise."""
-    if isinstance(error, Again):
-        return "again"
-    if isinstance(error, PoolTimeout):
-        return "away"
-    if not isinstance(error, StatementError):
-        return "item"
-    if isinstance(error, DBAPIError):
-        code = str(getattr(error.orig, "sqlstate", "") or "")
-        if code in ("40001", "40P01"):
-            return "again"
-        if isinstance(error, (IntegrityError, DataError)) or code.startswith("54"):
-            return "item"  # 54: more than the database can take, such as a key of 3,000 bytes
-        if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_ERROR":
-            return "item"  # a statement that cannot be run
-        if not code and isinstance(error, REFUSED) and not error.connection_invalidated:
-            return "item"  # the driver could not even write it
-        if code.startswith("42") and code != "42501":
-            return "item"  # the same on PostgreSQL; 42501: no permission at the moment
-        return "away"  # also read-only (25006), as a standby is during a failover
-    return "item"
 
 
 class Batcher:
@@ -284,27 +250,46 @@ class Batcher:
         """Runs a batch to its end, in the calling thread: repeated whole where that is safe,
         item by item after a data error, looked up after an unknown commit."""
         deadline = time.monotonic() + PATIENCE
-        repeats = 0
+        repeats = lost = 0
+        told: set[str] = set()  # of commits that may have come through
         while True:
             try:
-                return self._once(operation, items)
-            except _UnknownCommit as lost:
-                return self._look_up(operation, items, lost)
+                done = self._once(operation, items)
+                return done[0], done[1] | told
+            except _UnknownCommit as unknown:
+                told |= unknown.args[1]
+                if self._landed(operation, items):
+                    return unknown.args[0], told
+                # Ids were made before the batch and every insert ignores what is there already, so
+                # to repeat it is safe even if the lost COMMIT is still under way on the server.
+                lost += 1
+                if lost > 1:  # such as a disk that takes no COMMIT
+                    self._pause(deadline, unknown)
             except Exception as error:
                 kind = settle_errors(error)
                 if kind == "again" and repeats < REPEATS:
                     repeats += 1
                     time.sleep(0.002 * repeats if repeats > 1 else 0)
                 elif kind == "item" and len(items) > 1:
-                    return self._one_by_one(operation, items)
+                    one_by_one = self._one_by_one(operation, items)
+                    return one_by_one[0], one_by_one[1] | told
                 elif kind == "item":
-                    return [error], set()
-                elif time.monotonic() > deadline or kind == "again":
-                    log.error("the database cannot be written: %s", _brief(error))
-                    raise StoreUnavailable("the database cannot be written") from error
+                    return [error], told
+                elif kind == "again":
+                    raise unwritten(error, lost) from error
                 else:
-                    self.database.forget()
-                    time.sleep(0.1)
+                    self._pause(deadline, error, lost)
+
+    def _pause(self, deadline: float, error: Exception, lost: int = 1) -> None:
+        """Waits before another try at a database that is away.
+
+        Raises:
+            StoreUnavailable, OutcomeUnknown: it has been away for too long.
+        """
+        if time.monotonic() > deadline:
+            raise unwritten(error, lost) from error
+        self.database.forget()
+        time.sleep(0.1)
 
     def _once(
         self, operation: Operation[T, R], items: Sequence[T]
@@ -321,34 +306,29 @@ class Batcher:
             try:
                 transaction.commit()
             except DBAPIError as error:
-                if not _definite(error):
+                if not definite(error):
                     connection.invalidate()
                     raise _UnknownCommit(results, tx.topics) from error
                 raise
             self._said += tx.events
             return results, tx.topics
 
-    def _look_up(
-        self, operation: Operation[T, R], items: Sequence[T], lost: _UnknownCommit
-    ) -> tuple[Sequence[R | Exception], set[str]]:
+    def _landed(self, operation: Operation[T, R], items: Sequence[T]) -> bool:
+        """Whether a batch is there whose COMMIT nobody answered.
+
+        Raises:
+            OutcomeUnknown: it could not be learned.
+        """
         log.warning("the outcome of a commit of %s is unknown; looking it up", operation.name)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             try:
                 self.database.forget()
                 with self.database.write() as tx:
-                    landed = operation.landed(tx, items)
+                    return operation.landed(tx, items)
             except Exception as error:
-                log.warning("still away: %s", _brief(error))
+                log.warning("still away: %s", brief(error))
                 time.sleep(0.1)
-                continue
-            results, topics = lost.args
-            if landed:
-                return results, topics
-            # Ids were made before the batch and every insert ignores what is there already, so
-            # this is safe even if the lost COMMIT is still under way on the server.
-            results, more = self.write(operation, items)
-            return results, topics | more
         raise OutcomeUnknown("whether it was committed could not be learned in time")
 
     def _one_by_one(
@@ -364,19 +344,6 @@ class Batcher:
             except (StoreUnavailable, OutcomeUnknown) as error:
                 results.append(error)
         return results, topics
-
-
-def _definite(error: DBAPIError) -> bool:
-    """Whether an error at COMMIT certainly means that nothing was committed."""
-    code = str(getattr(error.orig, "sqlstate", "") or "")
-    if code:  # PostgreSQL answered; 57P0x and 08xxx come from a server that goes away
-        return not code.startswith(("57P", "08"))
-    name = getattr(error.orig, "sqlite_errorname", "")
-    return bool(name.startswith(("SQLITE_BUSY", "SQLITE_FULL", "SQLITE_CONSTRAINT")))
-
-
-def _brief(error: BaseException) -> str:
-    return type(getattr(error, "orig", None) or error).__name__
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

@@ -276,7 +276,7 @@ def _sweep(tx: Tx, item: Sweep) -> int:
     )
     ledger = Ledger(tx, [*leased, *late, *silent])
     for key in leased:
-        _release(tx, ledger.threads[key], everything=item.all_leases)
+        release(tx, ledger.threads[key], everything=item.all_leases)
     for key in late:
         thread = ledger.threads[key]
         if thread.entry is not None and not thread.entry["lease_until"]:
@@ -292,7 +292,7 @@ def _pairs(tx: Tx, sql: str, values: tuple[Any, ...]) -> list[MessageKey]:
     return [(row.tenant_id, row.message_id) for row in tx.run(sql, values).fetchall()]
 
 
-def _release(tx: Tx, thread: Thread, *, everything: bool) -> None:
+def release(tx: Tx, thread: Thread, *, everything: bool) -> None:
     """A lease ran out. With an attempt of its own the message may have been sent; without one it
     was never on the wire."""
     entry, newest = thread.entry, thread.newest

@@ -73,6 +73,17 @@ def _frame(row: Any, said: dict[Any, Any], about: dict[Any, Any]) -> Frame:
     return Frame(row.id, row.tenant_id, row.type, to_json(frame))
 
 
+def opening(tx: Tx, cursor: int | None) -> tuple[int, int, bool]:
+    """The bounds, and whether the events up to a number are still those that were once there: not
+    where a restore has taken some of them away."""
+    lost = None
+    if cursor is not None:
+        lost = tx.run(
+            "SELECT 1 FROM timelines WHERE lost_after < ? AND ? <= lost_until", (cursor, cursor)
+        ).fetchone()
+    return *bounds(tx), lost is None
+
+
 def bounds(tx: Tx) -> tuple[int, int]:
     """The numbers of the oldest event that is kept and of the newest; (1, 0) for none at all."""
     row: Any = tx.run(

@@ -12,7 +12,8 @@ from gateway.store.ledger import Ledger, MessageKey
 from gateway.store.tx import Tx
 
 HELD = "held"  # the code of what an operator held; `quarantined` is that of the worker
-CODES = frozenset({HELD, "quarantined"})
+RESTORED = "restored"  # of what waited when the database had gone back in time
+CODES = frozenset({HELD, RESTORED, "quarantined"})
 
 Row = dict[str, Any]
 

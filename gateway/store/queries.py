@@ -73,6 +73,16 @@ def conversation(tx: Tx, tenant_id: str, id_: str) -> Row | None:
     return rows[0] if rows else None
 
 
+def last_email(tx: Tx, tenant_id: str, conversation_id: str) -> Row | None:
+    """The last email of a conversation: the person's, if there is one."""
+    found = tx.run(
+        "SELECT subject, extra, direction FROM messages WHERE tenant_id = ? "
+        "AND conversation_id = ? ORDER BY direction, id DESC LIMIT 1",
+        (tenant_id, conversation_id),
+    ).fetchone()
+    return dict(found._mapping) if found is not None else None
+
+
 def media_file(tx: Tx, tenant_id: str, id_: str) -> Row | None:
     """One file."""
     rows = _rows(tx, media, "tenant_id = ? AND id = ?", (tenant_id, id_))

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar
 
 from gateway.errors import StoreUnavailable
-from gateway.store.batcher import settle_errors
 from gateway.store.database import Database
+from gateway.store.failures import settle_errors
 from gateway.store.tx import Tx
 
 P = ParamSpec("P")

@@ -11,6 +11,7 @@ from gateway.store.batcher import Operation
 from gateway.store.tx import Tx
 
 PIECE = 1000
+NOT_THE_NEWEST = "AND id < (SELECT MAX(id) FROM events)"  # its number tells how far the feed is
 SWITCHES = 90 * 86_400_000  # milliseconds
 
 
@@ -30,15 +31,15 @@ def prune(tx: Tx, items: Sequence[Kept]) -> Sequence[int | Exception]:
 
 def _prune(tx: Tx, item: Kept) -> int:
     gone = 0
-    for name, key, column, before in (
-        ("events", "id", "created_at", tx.now - item.events),
-        ("inbox", "id", "received_at", tx.now - item.inbox),
-        ("notices", "id", "received_at", tx.now - item.inbox),
-        ("provider_switches", "id", "at", tx.now - SWITCHES),
+    for name, column, before, only in (
+        ("events", "created_at", tx.now - item.events, NOT_THE_NEWEST),
+        ("inbox", "received_at", tx.now - item.inbox, ""),
+        ("notices", "received_at", tx.now - item.inbox, ""),
+        ("provider_switches", "at", tx.now - SWITCHES, ""),
     ):
         gone += tx.run(
-            f"DELETE FROM {name} WHERE {key} IN "
-            f"(SELECT {key} FROM {name} WHERE {column} < ? ORDER BY {column} LIMIT {PIECE})",
+            f"DELETE FROM {name} WHERE id IN "
+            f"(SELECT id FROM {name} WHERE {column} < ? {only} ORDER BY {column} LIMIT {PIECE})",
             (before,),
         ).rowcount
     for verdict in ("parked", "foreign"):  # each by an index of its own

@@ -154,7 +154,7 @@ class MessageRow(Base, table=True):
     ended_as: str | None = _maybe_text()  # how we ended it: rejected, canceled, expired
     provider: str | None = _maybe_text()
     connection: str | None = _maybe_text()
-    provider_message_id: str | None = _maybe_text()
+    provider_message_id: str | None = _maybe_text()  # the network's, as soon as that is known
     dedupe_key: str | None = _maybe_text()  # inbound only
     segments: int | None = Field(default=None, sa_type=Integer, nullable=True)
     cost: str | None = _maybe_text()
@@ -208,6 +208,7 @@ class AttemptRow(Base, table=True):
         UniqueConstraint("tenant_id", "message_id", "number"),
         UniqueConstraint("connection", "provider_message_id"),
         _part("ix_attempts_open", "status IN ('sending', 'unknown')", "started_at"),
+        _part("ix_attempts_sent_as", "network_id IS NOT NULL", "provider_message_id"),
         _part(
             "ix_attempts_network_id",
             "network_id IS NOT NULL",

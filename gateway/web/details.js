@@ -162,6 +162,7 @@ function attempt(one) {
       ["Delivered", moment(one.delivered_at)],
       ["Cost", money(one.cost)],
       ["Provider's id", code(one.provider_message_id)],
+      ["Network's id", code(one.network_id)],
       ["Id", code(one.id)],
     ]),
   );

@@ -1,81 +1,22 @@
-"""`python -m tests.chaos [--seed N] [--messages M] [--each K] [--jobs J] [--universe SEED]`."""
+"""`python -m tests.chaos [--seed N] [--messages M] [--processes P] [--jobs J]`: simulates M
+messages, then sends P through real processes. `--universe SEED --each K` runs a universe again."""
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import random
+import shutil
 import sys
+import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from pathlib import Path
 
-from tests.chaos.universe import Broken, Figures, Universe
-
-EACH = 1000  # messages of one universe
-
-
-@dataclass
-class Sum:
-    """The figures of many universes."""
-
-    universes: int = 0
-    messages: int = 0
-    steps: int = 0
-    commits: int = 0
-    virtual: float = 0.0
-    events: Counter[str] = field(default_factory=Counter)
-    faults: Counter[str] = field(default_factory=Counter)
-    fates: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
-
-    def add(self, one: Figures) -> None:
-        """Adds those of one universe."""
-        self.universes += 1
-        self.messages += sum(one.outcomes.values())
-        self.steps += one.steps
-        self.commits += one.commits
-        self.virtual += one.virtual
-        for name in ("events", "faults", "fates", "outcomes"):
-            getattr(self, name).update(getattr(one, name))
-
-
-def seeds(seed: int) -> Iterator[int]:
-    """The seeds of the universes that follow from one."""
-    luck = random.Random(seed)
-    while True:
-        yield luck.getrandbits(48)
-
-
-def plan(seed: int, messages: int, each: int) -> list[tuple[int, int]]:
-    """Every universe: its seed and how many messages it has."""
-    sizes = [each] * (messages // each) + ([messages % each] if messages % each else [])
-    return list(zip(seeds(seed), sizes, strict=False))
-
-
-def one(seed: int, messages: int) -> Figures | str:
-    """Runs one universe in a process of the pool."""
-    try:
-        return Universe(seed, messages).run()
-    except Broken as broken:
-        return str(broken)
-
-
-def simulated(universes: list[tuple[int, int]], jobs: int) -> Iterator[Figures | str]:
-    """Runs them, on so many cores."""
-    if jobs <= 1:
-        yield from (one(*each) for each in universes)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = [pool.submit(one, *each) for each in universes]
-        try:
-            yield from (done.result() for done in as_completed(waiting))
-        finally:
-            pool.shutdown(cancel_futures=True)
+from tests.chaos.many import EACH, Sum, plan, simulated
+from tests.chaos.processes import chaos
+from tests.chaos.storage import Violation
+from tests.chaos.universe import Broken, Universe
 
 
 def simulate(seed: int, messages: int, each: int, jobs: int) -> int:
@@ -112,11 +53,38 @@ def tell(found: Sum, seconds: float) -> None:
         print(f"{title}: {said}")
 
 
+def through_processes(seed: int, messages: int) -> int:
+    """Half of them alone on SQLite, half with workers on PostgreSQL; 1 where a rule was broken."""
+    from tests.databases import postgres_server
+
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    with (
+        tempfile.TemporaryDirectory(prefix="chaos-") as name,
+        postgres_server(Path(name)) as server,
+    ):
+        folder = Path(tempfile.mkdtemp(prefix="chaos-"))  # stays where something is broken
+        for title, part, url, workers in (
+            ("SQLite, one process", messages // 2, f"sqlite:///{folder / 'gateway.db'}", 0),
+            ("PostgreSQL, three processes", messages - messages // 2, server.migrated(), 2),
+        ):
+            began = time.monotonic()
+            try:
+                figures = chaos(seed, part, folder / str(workers), url, workers=workers)
+            except (Violation, AssertionError) as error:
+                print(f"A rule was broken, on {title}, seed {seed}: {error}\nThe logs: {folder}")
+                return 1
+            said = ", ".join(f"{name} {count:,}" for name, count in figures.most_common())
+            print(f"{title}: {part:,} messages in {time.monotonic() - began:.0f} s: {said}")
+        shutil.rmtree(folder)
+    return 0
+
+
 def main(arguments: Iterable[str] | None = None) -> int:
     """Does what is asked."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="from which all follows")
     parser.add_argument("--messages", type=int, default=1_000_000, help="simulated ones")
+    parser.add_argument("--processes", type=int, default=10_000, help="through real processes")
     parser.add_argument("--each", type=int, default=EACH, help="messages of one universe")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--universe", type=int, help="runs one again, by its own seed")
@@ -130,7 +98,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
         print(figures)
         return 0
     seed = given.seed if given.seed is not None else random.SystemRandom().getrandbits(32)
-    return simulate(seed, given.messages, given.each, given.jobs)
+    if given.messages and simulate(seed, given.messages, given.each, given.jobs):
+        return 1
+    return through_processes(seed, given.processes) if given.processes else 0
 
 
 if __name__ == "__main__":

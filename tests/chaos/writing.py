@@ -16,8 +16,9 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from gateway.errors import OutcomeUnknown, StoreUnavailable
-from gateway.store.batcher import BATCH, PATIENCE, REPEATS, Operation, settle_errors
+from gateway.store.batcher import BATCH, PATIENCE, REPEATS, Operation
 from gateway.store.database import finish
+from gateway.store.failures import settle_errors
 from gateway.store.tx import Tx
 from tests.chaos.loop import Loop, Owner
 from tests.chaos.storage import Storage, Violation, broken

@@ -1,0 +1,34 @@
+"""What the errors of Amazon SES mean ("SendEmail", Errors: SES API v2 reference).
+
+The names are those of the reference; a test compares them with botocore's model.
+"""
+
+from __future__ import annotations
+
+from gateway.errors import AccountRefused, Ambiguous, Rejected, SenderRefused, Throttled
+from providers._aws_errors import Tables
+
+SEND = Tables(
+    {
+        Rejected: "BadRequestException MessageRejected",
+        SenderRefused: "MailFromDomainNotVerifiedException NotFoundException",
+        AccountRefused: "AccountSuspendedException SendingPausedException",
+        # "Maximum sending rate exceeded", and "Daily message quota exceeded": one code for both.
+        Throttled: "TooManyRequestsException LimitExceededException",
+        Ambiguous: "InternalServiceErrorException",
+    },
+    meanings={
+        "MessageRejected": "SES refused the email: an address that is not verified (in the "
+        "sandbox every recipient has to be), or its content",
+        "MailFromDomainNotVerifiedException": "the MAIL FROM domain of the identity is not "
+        "verified",
+        "NotFoundException": "AWS_SES_CONFIGURATION_SET or the identity of AWS_SES_FROM_EMAIL is "
+        "not in this account and region",
+        "AccountSuspendedException": "the account may not send any more",
+        "SendingPausedException": "sending is paused for the account or the configuration set",
+        "LimitExceededException": "a limit of the account is reached",
+        "AccessDeniedException": "the credentials may not do this: allow ses:SendEmail",
+        "UnrecognizedClientException": "AWS_ACCESS_KEY_ID is not known to AWS",
+        "InvalidSignatureException": "AWS_SECRET_ACCESS_KEY is wrong, or this machine's clock",
+    },
+)

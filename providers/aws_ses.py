@@ -1,0 +1,243 @@
+"""Email through Amazon SES v2: one `SendEmail` for each message.
+
+Every event about it brings our attempt back in its tags. What SES takes apart is given in parts;
+what it would lose, such as the ids of a thread, goes as MIME of our own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from email.headerregistry import Address
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from gateway.domain import (
+    Capabilities,
+    Channel,
+    Connection,
+    MessageType,
+    OutboundEmail,
+    OutboundMessage,
+    Receipt,
+    Sender,
+)
+from gateway.errors import Ambiguous, SettingsError, Unsupported
+from providers._aws import SEATS, Aws, AwsAccount
+from providers._aws_ses_tables import SEND
+from providers._email import (
+    ONE_CLICK,
+    Attachment,
+    attachments,
+    bounced_by,
+    composed,
+    files,
+    mailbox,
+    plain_of,
+    storable,
+)
+
+TENANT = "default"
+LARGEST = 25 * 1024 * 1024  # bytes of files; SES takes 40 MB, and base64 adds a third
+# "SendEmail", MessageId; "MessageTag", Name and Value; "MessageHeader", Value
+MESSAGE_ID = re.compile(r"[A-Za-z0-9_.@-]{1,200}")
+PRINTABLE = re.compile(r"[ -~]{0,870}")
+HEADERS = 15
+UTF8 = "UTF-8"
+
+
+class AwsSesSettings(AwsAccount):
+    """What the environment says of email through AWS."""
+
+    required: ClassVar[tuple[str, ...]] = ("AWS_REGION", "AWS_SES_FROM_EMAIL")
+    joins: ClassVar[tuple[str, ...]] = (*AwsAccount.joins, "AWS_SES_FROM_EMAIL")
+    shared: ClassVar[tuple[str, ...]] = (
+        *AwsAccount.shared,
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+    )
+
+    from_email: str = Field("", alias="AWS_SES_FROM_EMAIL")
+    from_name: str = Field("", alias="AWS_SES_FROM_NAME")
+    configuration_set: str = Field("", alias="AWS_SES_CONFIGURATION_SET")
+
+    @field_validator("from_email")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[^\s<>@\"]{1,64}@[^\s<>@\"]+\.[^\s<>@\"]+", value):
+            raise ValueError("must be an email address; the name belongs to AWS_SES_FROM_NAME")
+        local, _, domain = value.rpartition("@")
+        return f"{local}@{domain.lower()}" if local else ""
+
+    @field_validator("configuration_set")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", value):
+            raise ValueError("must be the name of a configuration set: letters, digits, - and _")
+        return value
+
+
+class AwsSes:
+    """Sends email through one AWS account in one region."""
+
+    name = "aws_ses"
+    Settings = AwsSesSettings
+    capabilities = Capabilities(
+        channels=frozenset({Channel.EMAIL}),
+        media=frozenset({Channel.EMAIL}),
+        max_media=20,
+        html=True,
+        types=frozenset({MessageType.EMAIL}),
+        reports_delivery=True,
+        replies=True,
+        seats=SEATS,
+    )
+
+    @classmethod
+    def connection(cls, settings: AwsSesSettings) -> Connection:
+        """The connection that the environment makes."""
+        senders = {Channel.EMAIL: Sender(address=settings.from_email)}
+        return Connection(id="aws", tenant_id=TENANT, family="aws", senders=senders)
+
+    def __init__(
+        self, settings: AwsSesSettings, *, http: object = None, timeout: float = 10.0
+    ) -> None:
+        """Loads the SDK, and has its client make ready.
+
+        Raises:
+            SettingsError: a variable, the SDK or every credential is missing.
+        """
+        if not settings.from_email:
+            raise SettingsError("AWS_SES_FROM_EMAIL is not set; SES cannot be used without it.")
+        self._settings = settings
+        self._timeout = timeout
+        self._aws = Aws(settings, timeout=timeout)
+        self._client = self._aws.client("sesv2")
+
+    async def send(self, message: OutboundMessage) -> Receipt:
+        """Hands one email to SES, by one sending request."""
+        check(message)
+        clock = asyncio.get_running_loop().time
+        ends = clock() + self._timeout
+        attached = await attachments(message, limit=LARGEST, within=self._timeout / 2)
+        fields = await self._fields(message, attached)
+        return await self._aws.call(
+            lambda _: receipt(self._client.send_email(**fields)), SEND, within=ends - clock()
+        )
+
+    async def _fields(
+        self, message: OutboundMessage, attached: Sequence[Attachment]
+    ) -> dict[str, Any]:
+        """A "SendEmail"."""
+        parts = message.email or OutboundEmail()
+        name = parts.from_name or self._settings.from_name
+        fields: dict[str, Any] = {
+            "FromEmailAddress": _written(mailbox(message.sender.address or "", name)),
+            "Destination": {
+                kind: list(people)
+                for kind, people in (
+                    ("ToAddresses", (message.to,)),
+                    ("CcAddresses", parts.cc),
+                    ("BccAddresses", parts.bcc),
+                )
+                if people
+            },
+            "ReplyToAddresses": [parts.reply_to] if parts.reply_to else None,
+            "EmailTags": _tags(message, parts),
+            "ConfigurationSetName": self._settings.configuration_set,
+        }
+        if _simple(parts):
+            fields["Content"] = {"Simple": _in_parts(message, parts, attached)}
+        else:
+            fields["Content"] = {"Raw": {"Data": await composed(message, attached, from_name=name)}}
+            del fields["ReplyToAddresses"]  # it stands in the headers
+        return {name: value for name, value in fields.items() if value}
+
+    async def aclose(self) -> None:
+        """Ends what is under way."""
+        await self._aws.aclose()
+
+
+def check(message: OutboundMessage) -> None:
+    """Refuses what SES cannot do, before anything is written."""
+    refusals = (
+        (message.channel is not Channel.EMAIL, "channel", f"no {message.channel}"),
+        (message.template is not None, "template", "no templates"),
+        (message.type is not MessageType.EMAIL, "type", f"no {message.type} messages"),
+        (not message.sender.address, "sender", "no address to send from"),
+        (not (message.body.strip() or message.html or files(message)), "empty", "no text"),
+        (not storable(message), "text", "a character that no wire carries"),
+        (len(files(message)) > AwsSes.capabilities.max_media, "media", "too many files"),
+    )
+    for refused, code, text in refusals:
+        if refused:
+            raise Unsupported(f"SES: {text}", code=code)
+    bounced_by(message, False, "SES")
+
+
+def receipt(answer: Mapping[str, Any]) -> Receipt:
+    """What SES said when it took the email: it is not sent yet."""
+    id_ = answer.get("MessageId")
+    if not (isinstance(id_, str) and MESSAGE_ID.fullmatch(id_)):
+        raise Ambiguous("a success without a readable id", code="http_200")
+    return Receipt(provider_message_id=id_)
+
+
+def _simple(parts: OutboundEmail) -> bool:
+    """Whether nothing is lost if SES writes the headers."""
+    values = parts.headers.values()
+    few = len(parts.headers) + (2 if parts.unsubscribe_url else 0) <= HEADERS
+    return (
+        few and not parts.in_reply_to and not parts.references
+        and all(PRINTABLE.fullmatch(value) for value in values)
+    )  # fmt: skip
+
+
+def _in_parts(
+    message: OutboundMessage, parts: OutboundEmail, attached: Sequence[Attachment]
+) -> dict[str, Any]:
+    text = message.body or plain_of(message.html or "")
+    body = {"Text": {"Data": text, "Charset": UTF8}}
+    if message.html:
+        body["Html"] = {"Data": message.html, "Charset": UTF8}
+    headers = [{"Name": name, "Value": value} for name, value in parts.headers.items()]
+    if parts.unsubscribe_url:
+        headers += [
+            {"Name": "List-Unsubscribe", "Value": f"<{parts.unsubscribe_url}>"},
+            {"Name": "List-Unsubscribe-Post", "Value": ONE_CLICK},
+        ]
+    simple: dict[str, Any] = {
+        "Subject": {"Data": message.subject or "", "Charset": UTF8},
+        "Body": body,
+        "Headers": headers,
+        "Attachments": [_attached(each) for each in attached],
+    }
+    return {name: value for name, value in simple.items() if value}
+
+
+def _attached(each: Attachment) -> dict[str, Any]:
+    return {
+        "RawContent": each.data,
+        "FileName": each.filename or "attachment",
+        "ContentType": each.content_type,
+        "ContentDisposition": "ATTACHMENT",
+    }
+
+
+def _tags(message: OutboundMessage, parts: OutboundEmail) -> list[dict[str, str]]:
+    """The attempt, which every event brings back, and what the sender calls it."""
+    ours = {"attempt_id": message.attempt_id, "message_id": message.message_id}
+    theirs = {tag.replace(".", "_"): "true" for tag in parts.tags}
+    return [{"Name": name, "Value": value} for name, value in {**theirs, **ours}.items()]
+
+
+def _written(address: Address) -> str:
+    """An address as SES takes it: the name in an encoded word where it is not ASCII."""
+    if address.display_name.isascii():
+        return str(address)
+    from email.header import Header
+
+    name = Header(address.display_name, "utf-8", maxlinelen=998).encode()
+    return f"{name} <{address.addr_spec}>"

@@ -1,0 +1,249 @@
+"""Email through SendGrid's v3 API: one POST for each message, over the shared HTTP client.
+
+Its yes is an id in a header. Every event about the message brings our attempt back, as it stands
+in `custom_args`; nothing personal does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from gateway.domain import (
+    Capabilities,
+    Channel,
+    Connection,
+    Finding,
+    Level,
+    MessageType,
+    OutboundEmail,
+    OutboundMessage,
+    Receipt,
+    Sender,
+)
+from gateway.errors import ProviderError, SettingsError, Unsupported
+from providers._email import (
+    ONE_CLICK,
+    Attachment,
+    attachments,
+    bounced_by,
+    files,
+    plain_of,
+    storable,
+)
+from providers._sendgrid_answers import receipt
+
+if TYPE_CHECKING:
+    from providers._http import Http
+
+TENANT = "default"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LARGEST = 20 * 1024 * 1024  # bytes of files; SendGrid takes 30 MB, and base64 adds a third
+NEEDED = "mail.send"
+
+
+class SendgridSettings(BaseModel):
+    """What the environment says of SendGrid."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True)
+    required: ClassVar[tuple[str, ...]] = ("SENDGRID_API_KEY", "SENDGRID_FROM_EMAIL")
+
+    api_key: SecretStr = Field(SecretStr(""), alias="SENDGRID_API_KEY")
+    from_email: str = Field("", alias="SENDGRID_FROM_EMAIL")
+    from_name: str = Field("", alias="SENDGRID_FROM_NAME")
+    api_url: str = Field("https://api.sendgrid.com", alias="SENDGRID_API_URL")
+
+    @field_validator("api_key")
+    @classmethod
+    def _a_key(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value().strip()
+        if text and re.fullmatch(r"[!-~]+", text) is None:
+            raise ValueError("must be of ASCII letters, digits and signs, without spaces")
+        return SecretStr(text)
+
+    @field_validator("from_email")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[^\s<>@\"]{1,64}@[^\s<>@\"]+\.[^\s<>@\"]+", value.strip()):
+            raise ValueError("must be an email address; the name belongs to SENDGRID_FROM_NAME")
+        local, _, domain = value.strip().rpartition("@")
+        return f"{local}@{domain.lower()}" if local else ""
+
+    @field_validator("api_url")
+    @classmethod
+    def _an_origin(cls, value: str) -> str:
+        value = value.strip().rstrip("/")
+        parts = urlsplit(value)
+        secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+        if not secure or not parts.hostname or parts.username is not None or parts.query:
+            raise ValueError("must be an https URL; http only for a loopback address")
+        return value
+
+
+class Sendgrid:
+    """Sends email through one SendGrid account."""
+
+    name = "sendgrid"
+    Settings = SendgridSettings
+    capabilities = Capabilities(
+        channels=frozenset({Channel.EMAIL}),
+        media=frozenset({Channel.EMAIL}),
+        max_media=20,
+        html=True,
+        types=frozenset({MessageType.EMAIL}),
+        reports_delivery=True,
+        replies=True,
+    )
+
+    @classmethod
+    def connection(cls, settings: SendgridSettings) -> Connection:
+        """The connection that the environment makes."""
+        senders = {Channel.EMAIL: Sender(address=settings.from_email)}
+        return Connection(id="sendgrid", tenant_id=TENANT, family="sendgrid", senders=senders)
+
+    def __init__(self, settings: SendgridSettings, *, http: Http, timeout: float) -> None:
+        """Takes what it needs.
+
+        Raises:
+            SettingsError: a variable is missing.
+        """
+        given = (settings.api_key.get_secret_value(), settings.from_email)
+        for variable, value in zip(settings.required, given, strict=True):
+            if not value:
+                raise SettingsError(f"{variable} is not set; SendGrid cannot be used without it.")
+        self._settings = settings
+        self._http = http
+        self._timeout = timeout
+        self._headers = {
+            "Authorization": f"Bearer {given[0]}",
+            "Content-Type": "application/json",
+        }
+
+    async def send(self, message: OutboundMessage) -> Receipt:
+        """Hands one email to SendGrid, by one POST."""
+        check(message)
+        clock = asyncio.get_running_loop().time
+        ends = clock() + self._timeout
+        attached = await attachments(message, limit=LARGEST, within=self._timeout / 2)
+        body = json.dumps(self._mail(message, attached), ensure_ascii=True).encode("ascii")
+        answer = await self._http.request(
+            "POST",
+            f"{self._settings.api_url}/v3/mail/send",
+            headers=self._headers,
+            data=body,
+            timeout=self._timeout if not attached else max(ends - clock(), 0.1),
+        )
+        return receipt(answer)
+
+    def _mail(self, message: OutboundMessage, attached: Sequence[Attachment]) -> dict[str, Any]:
+        """ "Mail Send", the body."""
+        parts = message.email or OutboundEmail()
+        name = parts.from_name or self._settings.from_name
+        fields: dict[str, Any] = {
+            "personalizations": [_people(message, parts)],
+            "from": {"email": message.sender.address, **({"name": name} if name else {})},
+            "reply_to": {"email": parts.reply_to} if parts.reply_to else None,
+            "subject": message.subject or " ",  # it refuses an empty one
+            "content": _content(message),
+            "attachments": [_attached(each) for each in attached],
+            "headers": _headers(parts),
+            "categories": list(parts.tags),
+            "custom_args": {"attempt_id": message.attempt_id, "message_id": message.message_id},
+        }
+        return {name: value for name, value in fields.items() if value}
+
+    async def check(self, webhook_url: str) -> Sequence[Finding]:
+        """Asks what the key may do, for `gateway doctor`."""
+        subject = "SENDGRID_API_KEY"
+        try:
+            answer = await self._http.request(
+                "GET",
+                f"{self._settings.api_url}/v3/scopes",
+                headers=self._headers,
+                timeout=self._timeout,
+            )
+        except ProviderError as error:
+            return [
+                Finding(subject=subject, level=Level.PROBLEM, text=str(error),
+                        fix="see that SENDGRID_API_URL is reachable from here")
+            ]  # fmt: skip
+        if answer.status != 200:
+            fix = "make a key with the right to send mail, and set it"
+            text = f"SendGrid refuses the key (HTTP {answer.status})"
+            return [Finding(subject=subject, level=Level.PROBLEM, text=text, fix=fix)]
+        if NEEDED.encode() not in answer.body:
+            fix = f"give it the scope {NEEDED}"
+            text = "the key may not send mail"
+            return [Finding(subject=subject, level=Level.PROBLEM, text=text, fix=fix)]
+        return [Finding(subject=subject, level=Level.OK, text="may send mail")]
+
+    async def aclose(self) -> None:
+        """Holds nothing: the session belongs to all."""
+
+
+def check(message: OutboundMessage) -> None:
+    """Refuses what SendGrid cannot do, before anything is written."""
+    refusals = (
+        (message.channel is not Channel.EMAIL, "channel", f"no {message.channel}"),
+        (message.template is not None, "template", "no templates"),
+        (message.type is not MessageType.EMAIL, "type", f"no {message.type} messages"),
+        (not message.sender.address, "sender", "no address to send from"),
+        (not (message.body.strip() or message.html or files(message)), "empty", "no text"),
+        (len(files(message)) > Sendgrid.capabilities.max_media, "media", "too many files"),
+        (not storable(message), "text", "a character that no wire carries"),
+    )
+    for refused, code, text in refusals:
+        if refused:
+            raise Unsupported(f"SendGrid: {text}", code=code)
+    bounced_by(message, False, "SendGrid")
+
+
+def _people(message: OutboundMessage, parts: OutboundEmail) -> dict[str, Any]:
+    """Each address once: SendGrid refuses one that is named twice."""
+    seen: set[str] = set()
+    people: dict[str, Any] = {}
+    for name, addresses in (("to", (message.to,)), ("cc", parts.cc), ("bcc", parts.bcc)):
+        new = [each for each in addresses if each.lower() not in seen]
+        seen |= {each.lower() for each in new}
+        if new:
+            people[name] = [{"email": each} for each in new]
+    return people
+
+
+def _content(message: OutboundMessage) -> list[dict[str, str]]:
+    """The text first, as it has to be."""
+    text = message.body or plain_of(message.html or "")
+    kinds = [{"type": "text/plain", "value": text if text.strip() else " "}]
+    if message.html:
+        kinds.append({"type": "text/html", "value": message.html})
+    return kinds
+
+
+def _attached(each: Attachment) -> dict[str, str]:
+    return {
+        "content": b64encode(each.data).decode(),
+        "type": each.content_type,
+        "filename": each.filename or "attachment",
+        "disposition": "attachment",
+    }
+
+
+def _headers(parts: OutboundEmail) -> dict[str, str]:
+    headers = dict(parts.headers)
+    if parts.message_id:
+        headers["Message-ID"] = parts.message_id
+    if parts.in_reply_to:
+        headers["In-Reply-To"] = parts.in_reply_to
+    if parts.references:
+        headers["References"] = " ".join(parts.references)
+    if parts.unsubscribe_url:
+        headers["List-Unsubscribe"] = f"<{parts.unsubscribe_url}>"
+        headers["List-Unsubscribe-Post"] = ONE_CLICK
+    return headers

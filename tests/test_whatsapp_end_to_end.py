@@ -1,0 +1,137 @@
+"""WhatsApp from the API to AWS's wire and back, as far as no other channel has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.aws_social import NUMBER
+from tests.families import PERSON, AwsWhatsapp
+from tests.running import OURS, Client, eventually, in_thread, variables
+
+USER = "US.13491208655302741918"
+
+
+@dataclass
+class Scene:
+    """A gateway and its AWS."""
+
+    client: Client
+    family: AwsWhatsapp
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """What AWS was given."""
+        return self.family.vendor.messages
+
+    def wrote(self, id_: str = "wamid.1") -> dict[str, Any]:
+        """A person has written; the conversation."""
+        answer = self.family.said("hi", id_).to(self.client)
+        assert answer.status_code == 200
+        return dict(self.client.get("/api/conversations")["items"][0])
+
+    def sent(self, **body: Any) -> dict[str, Any]:
+        """What AWS was given for a message."""
+        made = self.client.send(to=PERSON, channel="whatsapp", **body)
+        self.client.until(made["id"], "accepted")
+        return self.messages[-1]
+
+
+@pytest.fixture
+def scene(url: str, tmp_path: Path) -> Iterator[Scene]:
+    family = AwsWhatsapp()
+    with family.vendor, in_thread(variables(tmp_path, url, **family.variables())) as client:
+        yield Scene(client, family)
+    assert family.vendor.refused == []
+
+
+def test_both_directions_meet_in_one_conversation(scene: Scene) -> None:
+    first = scene.client.send(to=PERSON, channel="whatsapp", body="Hello")
+    scene.client.until(first["id"], "accepted")
+    there = scene.client.get(f"/api/conversations/{first['conversation_id']}")
+    assert there["our_address"] is None
+    assert scene.wrote()["id"] == first["conversation_id"]
+    there = scene.client.get(f"/api/conversations/{first['conversation_id']}")
+    assert (there["our_address"], there["address"], there["unread_count"]) == (OURS, PERSON, 1)
+    assert scene.family.vendor.requests[0].json["originationPhoneNumberId"] == NUMBER
+
+
+def test_what_only_whatsapp_has_goes_out_as_it_was_asked(scene: Scene) -> None:
+    place = {"latitude": 37.78, "longitude": -122.39, "name": "Office"}
+    assert scene.sent(type="location", content=place)["location"] == place
+    buttons = [{"id": "yes", "title": "Yes"}]
+    asked = scene.sent(body="Well?", content={"kind": "buttons", "buttons": buttons},
+                       type="interactive", reply_to="wamid.9")  # fmt: skip
+    assert asked["context"] == {"message_id": "wamid.9"}
+    assert asked["interactive"]["action"] == {"buttons": [{"type": "reply", "reply": buttons[0]}]}
+    made = scene.sent(template={"name": "order_1", "variables": ["Ada"]})
+    assert made["template"]["components"][0]["parameters"] == [{"type": "text", "text": "Ada"}]
+    content = {"target": "wamid.9", "emoji": ""}
+    assert scene.sent(type="reaction", content=content)["reaction"]["message_id"] == "wamid.9"
+
+
+def test_a_person_without_a_number_is_reached(scene: Scene) -> None:
+    made = scene.client.send(to=USER, channel="whatsapp", body="Hello")
+    scene.client.until(made["id"], "accepted")
+    assert scene.messages[-1]["recipient"] == USER
+    assert "to" not in scene.messages[-1]
+
+
+def test_what_breaks_a_limit_of_whatsapp_fails_before_the_wire(scene: Scene) -> None:
+    buttons = [{"id": str(n), "title": str(n)} for n in range(4)]
+    made = scene.client.send(
+        to=PERSON,
+        channel="whatsapp",
+        type="interactive",
+        body="x",
+        content={"kind": "buttons", "buttons": buttons},
+    )
+    shown = scene.client.until(made["id"], "failed")
+    assert shown["error"]["code"] == "too_many"
+    assert "3" in shown["error"]["message"]
+    assert scene.messages == []
+
+
+def test_what_aws_cannot_send_is_a_422(scene: Scene) -> None:
+    for more, field in (
+        ({"type": "order", "body": "x"}, "type"),
+        ({"type": "image", "media": ["https://example.com/a.png"]}, "media"),  # without a bucket
+    ):
+        body = {"to": PERSON, "channel": "whatsapp", **more}
+        answer = scene.client.call("POST", "/api/messages", json=body)
+        assert answer.status_code == 422
+        assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+def test_a_message_is_shown_as_read_once(scene: Scene) -> None:
+    there = scene.wrote()
+    message = scene.client.get("/api/messages", direction="inbound")["items"][0]
+    read = {"messaging_product": "whatsapp", "message_id": "wamid.1", "status": "read"}
+    for _ in range(2):
+        assert scene.client.call("POST", f"/api/messages/{message['id']}/read").status_code == 200
+    eventually(lambda: scene.messages)
+    assert scene.client.call("POST", f"/api/conversations/{there['id']}/read").status_code == 200
+    assert scene.client.call("POST", f"/api/conversations/{there['id']}/typing").status_code == 202
+    eventually(lambda: len(scene.messages) == 2)
+    assert scene.messages == [read, {**read, "typing_indicator": {"type": "text"}}]
+
+
+def test_the_newest_message_stands_for_those_before_it(scene: Scene) -> None:
+    scene.wrote("wamid.1")
+    there = scene.wrote("wamid.2")
+    assert scene.client.call("POST", f"/api/conversations/{there['id']}/read").status_code == 200
+    eventually(lambda: scene.messages)
+    assert [said["message_id"] for said in scene.messages] == ["wamid.2"]
+
+
+def test_a_read_receipt_that_aws_refuses_changes_nothing_here(scene: Scene) -> None:
+    there = scene.wrote()
+    scene.family.vendor.plan.append(scene.family.unauthorised)
+    answer = scene.client.call("POST", f"/api/conversations/{there['id']}/read")
+    assert (answer.status_code, answer.json()["unread_count"]) == (200, 0)
+    eventually(lambda: scene.messages)
+    assert scene.sent(body="still here")["text"]["body"] == "still here"
