@@ -39,6 +39,7 @@ STORE_MAY = (
     "gateway.status",
     "gateway.views",
     "gateway.windows",
+    "gateway.words",
     "gateway.store",
 )
 SDKS = ("twilio", "boto3", "botocore", "aiosmtplib", "sendgrid")
