@@ -38,6 +38,7 @@ STORE_MAY = (
     "gateway.routing",
     "gateway.status",
     "gateway.views",
+    "gateway.words",
     "gateway.store",
 )
 SDKS = ("twilio", "boto3", "botocore", "aiosmtplib", "sendgrid")

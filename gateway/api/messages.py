@@ -25,6 +25,7 @@ from gateway.api.reading import (
     json_of,
     limit_of,
     moment_of,
+    question_of,
     validate,
 )
 from gateway.api.schemas import Content, NewMessage, Reschedule
@@ -33,15 +34,16 @@ from gateway.domain import Channel, MessageType
 from gateway.explain import NOTHING, waiting
 from gateway.outbound import FARTHEST, Draft, Invalid, Thread
 from gateway.status import WAITING
-from gateway.store import message_lists, queries
+from gateway.store import message_lists, queries, search
 from gateway.store.accepts import Accepted, IdempotencyKey
 from gateway.store.edits import CANCEL, READ_MESSAGE, RESCHEDULE, Moved, Named
 from gateway.store.keys import Identity
 from gateway.store.message_lists import Asked
 from gateway.views import attempts_view, message_view
+from gateway.words import Question
 
 ROUTE = "POST /api/messages"
-FILTERS = (*message_lists.EQUAL, "created_after", "created_before")
+FILTERS = (*message_lists.EQUAL, "created_after", "created_before", "q")
 
 
 async def create(request: Request, context: Context, identity: Identity) -> Response:
@@ -193,21 +195,47 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
     for name in {"to", "from"} & filters.keys():
         filters[name] = context.outbound.as_stored(filters[name])
     after, before = moment_of(filters, "created_after"), moment_of(filters, "created_before")
-    return await listed(request, context, identity, Asked(filters, after, before))
+    asked = question_of(filters)
+    return await listed(request, context, identity, Asked(filters, after, before), asked)
 
 
-async def listed(request: Request, context: Context, identity: Identity, asked: Asked) -> Response:
+async def listed(
+    request: Request,
+    context: Context,
+    identity: Identity,
+    only: Asked,
+    asked: Question | None = None,
+) -> Response:
     """A page of messages."""
+    if asked is not None:
+        return await searched(request, context, identity, only, asked)
     limit, cursor = limit_of(request), cursor_of(request)
     if cursor is not None and not (len(cursor) == 1 and is_id(cursor[0])):
         raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
     older = cursor[0] if cursor else None
     rows = await context.reader.call(
-        message_lists.listed, identity.tenant_id, asked, older, limit + 1
+        message_lists.listed, identity.tenant_id, only, older, limit + 1
     )
     page = rows[:limit]
     following = cursor_for(page[-1]["id"]) if len(rows) > limit else None
     return answer({"items": [message_view(row) for row in page], "next_cursor": following})
+
+
+async def searched(
+    request: Request, context: Context, identity: Identity, only: Asked, asked: Question
+) -> Response:
+    """A page of the messages with some words."""
+    limit, cursor = limit_of(request), cursor_of(request)
+    if cursor is not None and not (
+        len(cursor) == 1 and type(cursor[0]) is int and abs(cursor[0]) < search.NEWEST
+    ):
+        raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
+    before = cursor[0] if cursor else None
+    page = await context.reader.call(
+        search.found_messages, identity.tenant_id, asked, only, before, limit
+    )
+    following = None if page.following is None else cursor_for(page.following)
+    return answer({"items": [message_view(row) for row in page.rows], "next_cursor": following})
 
 
 async def cancel(request: Request, context: Context, identity: Identity) -> Response:
