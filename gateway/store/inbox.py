@@ -311,29 +311,36 @@ def _wanted(tx: Tx, item: Delivery, event: InboundMessage) -> Wanted:
     )
 
 
+def facts_of(event: InboundMessage) -> dict[str, Any]:
+    """What a message's row has of the event alone."""
+    return {
+        "direction": (Direction.OUTBOUND if event.echo else Direction.INBOUND).value,
+        "channel": event.channel.value,
+        "type": event.type.value,
+        "from_address": event.from_address,
+        "to_address": event.to_address,
+        "body": event.body,
+        "content": json.dumps(dict(event.content)) if event.content else None,
+        "reply_to": event.reply_to,
+        "provider_message_id": event.provider_message_id,
+        "segments": event.segments,
+    }
+
+
 def _row(tx: Tx, new: _New) -> dict[str, Any]:
     event = new.event
     row = EMPTY_MESSAGE.copy()
     row.update(
+        facts_of(event),
         tenant_id=new.item.tenant_id,
         id=new.id,
         conversation_id=new.wanted.found["id"],
-        direction=(Direction.OUTBOUND if event.echo else Direction.INBOUND).value,
-        channel=event.channel.value,
-        type=event.type.value,
-        from_address=event.from_address,
-        to_address=event.to_address,
-        body=event.body,
-        content=json.dumps(dict(event.content)) if event.content else None,
-        reply_to=event.reply_to,
         media=json.dumps(_media_view(new)) if event.media else None,
         status=_status(event).value,
         sent_at=new.wanted.said_at,
         provider=new.item.verified.webhook,
         connection=new.item.verified.connection,
-        provider_message_id=event.provider_message_id,
         dedupe_key=event.dedupe_key,
-        segments=event.segments,
         priority=Priority.NORMAL.value,
         on_unknown="hold",
         created_at=tx.now,
