@@ -27,7 +27,7 @@ from tests.chaos.vendors import Fate, Request, Vendor
 
 ROOT = Path(__file__).parents[1]
 SEED = 20261122
-SEVERAL, EACH = 6, 300
+SEVERAL, EACH = 5, 300
 PROCESSES = 100
 
 
