@@ -18,6 +18,7 @@ from bench import machine, report
 from bench.certificates import measure_certificates, measure_sns
 from bench.followers import measure_followers
 from bench.footprint import measure_memory, measure_start
+from bench.growth import measure_growth
 from bench.measure import QUICK, Bench, Figure, Plan, measure_accepts, measure_webhooks
 from bench.paths import measure_end_to_end, measure_stream
 
@@ -30,6 +31,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Figure]]] = {
     "stream": measure_stream,
     "followers": measure_followers,
     "end-to-end": measure_end_to_end,
+    "store": measure_growth,
     "start": measure_start,
     "memory": measure_memory,
 }

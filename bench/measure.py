@@ -43,6 +43,7 @@ class Plan:
     starts: int = 5
     rate: float = 500.0
     stream: float = 4.0  # seconds of a turn
+    sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)  # messages in the store
     followers: int = 1000  # of the feed, at once
     stores: tuple[str, ...] = ("sqlite", "postgres")
     disks: tuple[str, ...] = ("here", "slow")
@@ -61,6 +62,7 @@ QUICK = Plan(
     crowd=1000,
     starts=1,
     stream=2.0,
+    sizes=(2_000, 20_000),
     followers=100,
     disks=("here",),
 )
@@ -73,6 +75,7 @@ SMOKE = Plan(
     starts=1,
     rate=50.0,
     stream=0.4,
+    sizes=(100, 300),
     followers=6,
     stores=("sqlite",),
     disks=("here",),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.growth import QUESTIONS
 from bench.measure import Figure, Subject
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -18,6 +19,7 @@ STORES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "": ""}
 DISKS = {"here": "this disk", "slow": "fsync + 2 ms"}
 AIMS = {"accepts": 0.40, "webhooks": 0.30, "sns": 0.30}
 TITLES = {"accepts": "Durable accepts", "webhooks": "Twilio's webhooks", "sns": "SNS's webhooks"}
+AIM_MS = 50  # lists and searches, at p99
 COLOURS = {"gateway": "#0b6e4f", "usual": "#c8553d", "bare": "#8a8a8a"}
 
 Facts = Mapping[str, Any]
@@ -190,6 +192,26 @@ def end_to_end(figures: Sequence[Figure]) -> str:
     return markdown(head, rows)
 
 
+def growth(figures: Sequence[Figure]) -> str:
+    """How long questions take while the store grows."""
+    sizes = list(dict.fromkeys(f.clients for f in figures))
+    by = {(f.subject, f.clients): f for f in figures}
+    head = ("p50 and p99 in ms, by messages in the store", *(f"{size:,}" for size in sizes))
+    rows = [
+        (f"{STORES[subject.store]}, {name}", *(_times(by.get((subject, n)), name) for n in sizes))
+        for subject in dict.fromkeys(f.subject for f in figures)
+        for name in QUESTIONS
+    ]
+    checked = [verdict(f) for f in figures if f.wrong]
+    return markdown(head, rows) + "".join(f"\n\n{text}" for text in checked)
+
+
+def _times(figure: Figure | None, name: str) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure.median(f'{name} p50'):.1f}, {figure.median(f'{name} p99'):.1f}"
+
+
 def start(figures: Sequence[Figure]) -> str:
     """How long a start takes."""
     words = {
@@ -234,6 +256,7 @@ TABLES: Mapping[str, Callable[[Sequence[Figure]], str]] = {
     "stream": stream,
     "followers": followers,
     "end-to-end": end_to_end,
+    "store": growth,
     "start": start,
     "memory": memory,
 }
@@ -276,13 +299,46 @@ def write(found: Mapping[str, Sequence[Figure]], facts: Facts, docs: Path = DOCS
     page = docs / "performance.md"
     text = page.read_text()
     parts = {name: table(name, figures) for name, figures in found.items()}
+    if "store" in parts:
+        parts["store"] += "\n\n![p99 while the store grows](growth.svg)"
     if len(found) == len(TABLES):
         parts["machine"] = f"{environment(facts)}\n\n{closing(facts)}"
     for name, part in parts.items():
         text = between(text, name, part)
     page.write_text(text)
+    if "store" in found:
+        plot_growth(found["store"], docs / "growth.svg")
     if "accepts" in found and "webhooks" in found:
         plot({name: found[name] for name in AIMS if name in found}, docs / "performance.svg")
+
+
+def plot_growth(figures: Sequence[Figure], path: Path) -> None:
+    """Lines of p99 over the messages in the store, a panel for each database."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = "bench"
+    subjects = list(dict.fromkeys(f.subject for f in figures))
+    drawing, axes = pyplot.subplots(
+        1, len(subjects), figsize=(1 + 4.5 * len(subjects), 4), squeeze=False, layout="constrained"
+    )
+    for axis, subject in zip(axes[0], subjects, strict=True):
+        mine = [f for f in figures if f.subject == subject]
+        sizes = [f.clients for f in mine]
+        for name in QUESTIONS:
+            axis.plot(sizes, [f.median(f"{name} p99") for f in mine], marker="o", label=name)
+        axis.axhline(AIM_MS, color="#333333", linestyle=":", linewidth=1)
+        axis.set_xscale("log")
+        axis.set_ylim(0, None)
+        axis.set_title(STORES[subject.store], fontsize=10)
+        axis.set_xlabel("messages in the store")
+        axis.set_ylabel("p99, ms")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][-1].legend(fontsize=7, frameon=False)
+    drawing.savefig(path, metadata={"Date": None})
+    pyplot.close(drawing)
 
 
 def between(text: str, name: str, part: str) -> str:

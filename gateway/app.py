@@ -25,6 +25,7 @@ from gateway.fetched import readings
 from gateway.files import Incoming
 from gateway.gestures import Gestures
 from gateway.inbound import Inbound
+from gateway.indexing import Indexer
 from gateway.links import Links
 from gateway.lookups import LookUpWorker
 from gateway.media import MediaRetention, MediaWorker
@@ -44,6 +45,7 @@ from gateway.store.listener import Listener
 from gateway.store.reader import Reader
 from gateway.store.retention import PIECE, PRUNE, Kept
 from gateway.switchboard import Switchboard
+from gateway.templates import Templates
 from gateway.thumbnails import Thumbnails
 from gateway.uploads import Uploads
 from gateway.worker import Worker
@@ -155,13 +157,17 @@ class Gateway:
             {n: hook for n, hook in made.webhooks.items() if isinstance(hook, Confirms)},
         )
         self.gestures = Gestures(made.providers, made.routes, within=self.settings.send_timeout)
+        self.templates = Templates(
+            made.providers, made.chains, self.clock, within=self.settings.send_timeout
+        )
         self.look_ups, self.backfill = self._askers()
         self.restores = Restores(
             self.batcher, self.reader, self.settings.spool, on_turn=self.hub.turned
         )
         self.retention = Rounds("retention", self._prune, poll=60.0)
+        self.indexer = Indexer(self.batcher, self.reader, self.clock.monotonic)
         self.pokes = {
-            "events": self.hub.poke,
+            "events": self._told,
             "queue": self.worker.poke,
             TOPIC: self.circuits.poke,
             "media": self.media.rounds.poke,
@@ -204,6 +210,11 @@ class Gateway:
             id_: self.adapters.fetchers.get(id_, simulated) for id_ in self.adapters.connections
         }
 
+    def _told(self) -> None:
+        """The feed has grown."""
+        self.hub.poke()
+        self.indexer.poke()
+
     def _committed(self, topics: set[str]) -> None:
         """Something was written, here or elsewhere: wake those whom it concerns."""
         for topic in topics & self.pokes.keys():
@@ -228,6 +239,7 @@ class Gateway:
             self.confirmations.rounds.start()
             self.look_ups.start()
             self.retention.start()
+            self.indexer.rounds.start()
             self.old_files.start()
 
     async def stop(self) -> None:
@@ -237,6 +249,7 @@ class Gateway:
             await self.backfill.stop()
         if self.working:
             await self.old_files.stop()
+            await self.indexer.rounds.stop()
             await self.retention.stop()
             await self.look_ups.stop()
             await self.confirmations.rounds.stop()

@@ -19,9 +19,11 @@ from providers.console import Console
 from providers.sendgrid import Sendgrid
 from providers.smtp import Smtp
 from providers.twilio import Twilio
+from webhooks.aws_ses import AwsSesWebhook
 from webhooks.aws_sns import AwsSnsWebhook
 from webhooks.aws_whatsapp import AwsWhatsappWebhook
 from webhooks.console import ConsoleWebhook
+from webhooks.sendgrid import SendgridWebhook
 from webhooks.twilio import TwilioWebhook
 
 
@@ -36,11 +38,11 @@ class Entry:
 
 
 CATALOG = (
-    Entry(name="aws_ses", family="aws", provider=AwsSes, webhook=None),
+    Entry(name="aws_ses", family="aws", provider=AwsSes, webhook=AwsSesWebhook),
     Entry(name="aws_sns", family="aws", provider=AwsSns, webhook=AwsSnsWebhook),
     Entry(name="aws_whatsapp", family="aws", provider=AwsWhatsapp, webhook=AwsWhatsappWebhook),
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
-    Entry(name="sendgrid", family="sendgrid", provider=Sendgrid, webhook=None),
+    Entry(name="sendgrid", family="sendgrid", provider=Sendgrid, webhook=SendgridWebhook),
     Entry(name="smtp", family="smtp", provider=Smtp, webhook=None),
     Entry(name="twilio", family="twilio", provider=Twilio, webhook=TwilioWebhook),
 )

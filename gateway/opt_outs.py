@@ -62,7 +62,12 @@ STARTS = frozenset({"START", "UNSTOP"})
 WEAK_STARTS = frozenset({"YES"})  # carriers lift their own block by it
 SPOKEN = frozenset({MessageType.TEXT, MessageType.BUTTON, MessageType.INTERACTIVE})
 WISHES = {"stop": State.OUT, "start": State.IN}
-ENGAGEMENTS = {"unsubscribed": State.OUT, "resubscribed": State.IN}
+ENGAGEMENTS = {
+    "unsubscribed": State.OUT,
+    "resubscribed": State.IN,
+    "complained": State.OUT,  # to their mail's provider: they called it spam
+    "bounced": State.OUT,  # for good: there is no such mailbox
+}
 
 
 def wish_of(event: Event) -> Wish | None:

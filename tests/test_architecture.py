@@ -38,6 +38,8 @@ STORE_MAY = (
     "gateway.routing",
     "gateway.status",
     "gateway.views",
+    "gateway.windows",
+    "gateway.words",
     "gateway.store",
 )
 SDKS = ("twilio", "boto3", "botocore", "aiosmtplib", "sendgrid")

@@ -74,7 +74,12 @@ class Browser:
     def __enter__(self) -> Self:
         noted = self._folder / "DevToolsActivePort"
         read = lambda: noted.is_file() and noted.read_text().partition("\n")[0]  # noqa: E731
-        self._tools = f"http://127.0.0.1:{eventually(read, 'the browser', within=60)}/json"
+        try:
+            port = eventually(read, "the browser", within=60)
+        except BaseException:
+            self.__exit__()
+            raise
+        self._tools = f"http://127.0.0.1:{port}/json"
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Itera
 
 
 # The stream has no end, so it is left to tests of its own.
-SCHEMA = schemathesis.openapi.from_dict(document()).exclude(path="/api/events")
+SCHEMA = schemathesis.openapi.from_dict(deepcopy(document())).exclude(path="/api/events")
 DOCUMENTED = [result.ok() for result in SCHEMA.get_all_operations()]
 WITH_INPUT = [
     o
@@ -90,6 +91,54 @@ def test_what_the_document_forbids_is_refused_as_documented(operation: Any, clie
         case.validate_response(answer, checks=CHECKS)
 
     refuses()
+
+
+STEPS, SCENARIOS = 8, 12  # enough to open, change and page through what the steps before made
+
+
+def test_what_an_answer_leads_to_can_be_asked_and_answers_as_documented(client: Client) -> None:
+    followed = set()
+
+    class Machine(SCHEMA.as_state_machine()):  # type: ignore[misc]
+        def get_call_kwargs(self, case: schemathesis.Case) -> dict[str, Any]:
+            key = {"Authorization": f"Bearer {client.key}"}
+            return {"base_url": client.url, "session": client.session, "headers": key}
+
+        def validate_response(
+            self, response: Any, case: schemathesis.Case, *_: Any, **more: Any
+        ) -> None:
+            case.validate_response(response, checks=CHECKS)
+            if response.status_code < 300 and "{id}" in case.path:
+                followed.add(case.operation.label)
+
+    Machine.run(
+        settings=hypothesis.settings(
+            max_examples=SCENARIOS,
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[hypothesis.Phase.generate],
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+    )
+    assert len(followed) > 3  # real ids, passed on from one answer to the next request
+
+
+def test_every_link_leads_to_an_operation_and_holds_for_a_real_answer(client: Client) -> None:
+    told = client.get("/openapi.json")["paths"].values()
+    operations = {o["operationId"]: o for path in told for o in path.values() if "operationId" in o}
+    followed = set()
+    for operation in operations.values():
+        for status, answer in operation["responses"].items():
+            for link in answer.get("links", {}).values():
+                target = operations[link["operationId"]]
+                assert status.startswith("2")
+                assert set(link["parameters"]) <= {p["name"] for p in target["parameters"]}
+                followed.add(link["operationId"])
+    assert {"messages_cancel", "retries_retry", "conversations_messages"} <= followed
+    (thread,) = client.get("/api/conversations", limit=1)["items"]
+    assert client.get(f"/api/conversations/{thread['id']}/messages")["items"]
 
 
 def test_the_document_lists_every_route_of_the_api(client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,12 +21,15 @@ from gateway.domain import (
 from gateway.store.inbox import RECEIVE, Taken
 from tests.stored import (
     CONNECTION,
+    DAY,
+    HOUR,
     OURS,
     PERSON,
     TENANT,
     Store,
     delivery,
     errors_of,
+    future,
     new_message,
     person,
     said,
@@ -54,6 +58,34 @@ def test_a_webhook_is_kept_raw_with_an_allow_list_of_its_headers(store: Store) -
         "parsed",
     )
     assert (row.url, row.method) == ("https://gateway.example.com/api/webhooks/test", "POST")
+
+
+def test_what_came_late_tells_when_it_was_said_and_stands_where_it_was_stored(store: Store) -> None:
+    now, hour_ago, day_ago = future(0), future(-HOUR), future(-DAY)
+    when = datetime.fromtimestamp(day_ago / 1000, UTC)
+    store.receive("k1", said("live"))
+    store.receive("k2", said("spooled"), received_at=hour_ago)
+    store.receive("k3", said("listed by the vendor", occurred_at=when))
+    store.receive("k4", said("a clock ahead", occurred_at=datetime.now(UTC) + timedelta(days=1)))
+    live, spooled, listed, ahead = all_messages(store)  # in the order in which they were stored
+    assert live["sent_at"] == live["created_at"] >= now
+    assert (spooled["sent_at"], listed["sent_at"]) == (hour_ago, day_ago)
+    assert ahead["sent_at"] == ahead["created_at"]
+    created = [row["created_at"] for row in (live, spooled, listed, ahead)]
+    assert created == sorted(created)
+    (conversation,) = store.conversations()
+    assert conversation["last_inbound_at"] == ahead["sent_at"]
+
+
+def test_a_person_may_be_answered_for_so_long_since_they_wrote_and_not_since_we_heard(
+    store: Store,
+) -> None:
+    hour_ago = future(-HOUR)
+    store.receive("k1", said("m1"), received_at=hour_ago)
+    assert store.conversations()[0]["last_inbound_at"] == hour_ago
+    store.receive("k2", said("m2"), received_at=hour_ago + 1000)
+    store.receive("k3", said("m3"), received_at=hour_ago - 1000)  # an older one, and later
+    assert store.conversations()[0]["last_inbound_at"] == hour_ago + 1000
 
 
 def test_a_message_of_a_person_opens_a_conversation(store: Store) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.api import rehearsal
 from gateway.api.context import Context
 from gateway.api.messages import (
     accepted,
     draft_of,
     idempotency_key,
     json_body,
-    listed,
+    listed as messages_listed,
     once,
     thread_of,
 )
@@ -26,45 +29,74 @@ from gateway.api.reading import (
     is_id,
     limit_of,
     one_of,
+    question_of,
     validate,
 )
 from gateway.api.schemas import Reply
+from gateway.outbound import Draft
 from gateway.store import conversation_lists, queries
 from gateway.store.accepts import Accepted
+from gateway.store.conversation_lists import Place
+from gateway.store.conversation_search import matching
 from gateway.store.edits import READ_CONVERSATION, Named
 from gateway.store.keys import Identity
 from gateway.store.message_lists import Asked
+from gateway.store.tx import Tx
 from gateway.views import conversation_view
+from gateway.words import Question
 
 MOST = 2**63 - 1
+FILTERS = (*conversation_lists.FILTERS, "q")
 
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Conversations, the one last written in first."""
-    limit, cursor = limit_of(request), cursor_of(request)
-    before = None
-    if cursor is not None:
-        if not (
-            len(cursor) == 2
-            and type(cursor[0]) is int
-            and 0 <= cursor[0] <= MOST
-            and is_id(cursor[1])
-        ):
-            raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
-        before = (cursor[0], cursor[1])
-    filters = filters_of(request, conversation_lists.FILTERS)
+    filters = filters_of(request, FILTERS)
+    asked = question_of(filters)
     one_of(filters, "unread", ("true", "false"))
     for name in {"address", "our_address"} & filters.keys():
         filters[name] = context.outbound.as_stored(filters[name])
-    asked = conversation_lists.conditions(identity.tenant_id, filters)
-    rows = await context.reader.call(
-        conversation_lists.listed, identity.tenant_id, asked, before, limit + 1
-    )
-    page = rows[:limit]
-    following = None
+    return await listed(request, context, identity, filters, asked)
+
+
+async def listed(
+    request: Request,
+    context: Context,
+    identity: Identity,
+    filters: dict[str, str],
+    asked: Question | None,
+) -> Response:
+    """A page of conversations."""
+    limit, before = limit_of(request), _place(request)
+    rows = await context.reader.call(_rows, identity.tenant_id, filters, asked, before, limit + 1)
+    page, following = rows[:limit], None
     if len(rows) > limit:
         following = cursor_for(page[-1]["last_message_at"], page[-1]["id"])
     return answer({"items": [conversation_view(row) for row in page], "next_cursor": following})
+
+
+def _rows(
+    tx: Tx,
+    tenant_id: str,
+    filters: dict[str, str],
+    asked: Question | None,
+    before: Place | None,
+    limit: int,
+) -> list[dict[str, Any]]:
+    conditions = conversation_lists.conditions(tenant_id, filters)
+    if asked is not None:
+        conditions.insert(0, matching(tx, tenant_id, asked))
+    return conversation_lists.listed(tx, tenant_id, conditions, before, limit)
+
+
+def _place(request: Request) -> Place | None:
+    cursor = cursor_of(request)
+    if cursor is None:
+        return None
+    numbered = len(cursor) == 2 and type(cursor[0]) is int and 0 <= cursor[0] <= MOST
+    if not numbered or not is_id(cursor[1]):
+        raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
+    return cursor[0], cursor[1]
 
 
 async def show(request: Request, context: Context, identity: Identity) -> Response:
@@ -81,8 +113,8 @@ async def messages(request: Request, context: Context, identity: Identity) -> Re
     id_ = id_of(request, "conversation")
     if await context.reader.call(queries.conversation, identity.tenant_id, id_) is None:
         raise not_found("conversation")
-    filters_of(request)
-    return await listed(request, context, identity, Asked({"conversation_id": id_}))
+    asked = question_of(filters_of(request, ("q",)))
+    return await messages_listed(request, context, identity, Asked({"conversation_id": id_}), asked)
 
 
 async def reply(request: Request, context: Context, identity: Identity) -> Response:
@@ -91,12 +123,16 @@ async def reply(request: Request, context: Context, identity: Identity) -> Respo
     value = await json_body(request, context)
     key = idempotency_key(request, context, f"POST /api/conversations/{id_}/messages", value)
 
-    async def accept() -> Accepted:
+    async def draft() -> Draft:
         wanted = validate(Reply, value)
         thread = await thread_of(context, identity, id_)
-        draft = draft_of(wanted, thread.channel, thread.address, thread)
-        return await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key)
+        return draft_of(wanted, thread.channel, thread.address, thread)
 
+    async def accept() -> Accepted:
+        return await context.outbound.accept(await draft(), tenant_id=identity.tenant_id, key=key)
+
+    if rehearsal.asked(request):
+        return await rehearsal.rehearse(context, identity, await draft())
     return accepted(await once(accept(), context, identity, key))
 
 
@@ -134,7 +170,7 @@ OPERATIONS = (
         handler=index,
         summary="List conversations, the one last written in first",
         answer="ConversationList",
-        query=(*conversation_lists.FILTERS, *PAGE),
+        query=(*FILTERS, *PAGE),
         errors=(422,),
         tag="Conversations",
     ),
@@ -153,7 +189,7 @@ OPERATIONS = (
         handler=messages,
         summary="List the messages of a conversation, newest first",
         answer="MessageList",
-        query=PAGE,
+        query=("q", *PAGE),
         errors=(404, 422),
         tag="Conversations",
     ),
@@ -165,6 +201,8 @@ OPERATIONS = (
         answer="Message",
         status=202,
         body=Reply,
+        query=rehearsal.QUERY,
+        also=rehearsal.GOOD,
         headers=("Idempotency-Key",),
         errors=(400, 404, 408, 413, 415, 422),
         tag="Conversations",

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import emails
+from gateway.api import rehearsal
 from gateway.api.auth import header
 from gateway.api.context import Context
 from gateway.api.operation import PAGE, Operation
@@ -25,23 +26,27 @@ from gateway.api.reading import (
     json_of,
     limit_of,
     moment_of,
+    question_of,
     validate,
 )
 from gateway.api.schemas import Content, NewMessage, Reschedule
+from gateway.api.templates import refusal
 from gateway.clock import to_ms
 from gateway.domain import Channel, MessageType
 from gateway.explain import NOTHING, waiting
 from gateway.outbound import FARTHEST, Draft, Invalid, Thread
 from gateway.status import WAITING
-from gateway.store import message_lists, queries
+from gateway.store import message_lists, queries, search
 from gateway.store.accepts import Accepted, IdempotencyKey
 from gateway.store.edits import CANCEL, READ_MESSAGE, RESCHEDULE, Moved, Named
 from gateway.store.keys import Identity
 from gateway.store.message_lists import Asked
 from gateway.views import attempts_view, message_view
+from gateway.windows import WindowClosed
+from gateway.words import Question
 
 ROUTE = "POST /api/messages"
-FILTERS = (*message_lists.EQUAL, "created_after", "created_before")
+FILTERS = (*message_lists.EQUAL, "created_after", "created_before", "q")
 
 
 async def create(request: Request, context: Context, identity: Identity) -> Response:
@@ -49,14 +54,18 @@ async def create(request: Request, context: Context, identity: Identity) -> Resp
     value = await json_body(request, context)
     key = idempotency_key(request, context, ROUTE, value)
 
-    async def accept() -> Accepted:
+    async def draft() -> Draft:
         wanted = validate(NewMessage, value)
         thread = None
         if wanted.conversation_id is not None:
             thread = await thread_of(context, identity, wanted.conversation_id, wanted.channel)
-        draft = draft_of(wanted, wanted.channel, wanted.to, thread)
-        return await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key)
+        return draft_of(wanted, wanted.channel, wanted.to, thread)
 
+    async def accept() -> Accepted:
+        return await context.outbound.accept(await draft(), tenant_id=identity.tenant_id, key=key)
+
+    if rehearsal.asked(request):
+        return await rehearsal.rehearse(context, identity, await draft())
     return accepted(await once(accept(), context, identity, key))
 
 
@@ -67,8 +76,10 @@ async def once(
     its time has passed meanwhile, or a provider or the conversation has gone."""
     try:
         return await accepting
-    except (Invalid, Problem) as refusal:
-        if key is None or (isinstance(refusal, Problem) and refusal.status not in (404, 422)):
+    except WindowClosed as closed:
+        raise await refusal(context, closed) from None
+    except (Invalid, Problem) as wrong:
+        if key is None or (isinstance(wrong, Problem) and wrong.status not in (404, 422)):
             raise
         earlier = await context.reader.call(
             queries.earlier_answer, identity.tenant_id, key.route, key.key
@@ -154,6 +165,7 @@ def draft_of(wanted: Content, channel: Channel, to: str, thread: Thread | None) 
         metadata=wanted.metadata,
         on_unknown=wanted.on_unknown,
         thread=thread,
+        outside_window=wanted.outside_window == "try",
     )
 
 
@@ -193,21 +205,47 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
     for name in {"to", "from"} & filters.keys():
         filters[name] = context.outbound.as_stored(filters[name])
     after, before = moment_of(filters, "created_after"), moment_of(filters, "created_before")
-    return await listed(request, context, identity, Asked(filters, after, before))
+    asked = question_of(filters)
+    return await listed(request, context, identity, Asked(filters, after, before), asked)
 
 
-async def listed(request: Request, context: Context, identity: Identity, asked: Asked) -> Response:
+async def listed(
+    request: Request,
+    context: Context,
+    identity: Identity,
+    only: Asked,
+    asked: Question | None = None,
+) -> Response:
     """A page of messages."""
+    if asked is not None:
+        return await searched(request, context, identity, only, asked)
     limit, cursor = limit_of(request), cursor_of(request)
     if cursor is not None and not (len(cursor) == 1 and is_id(cursor[0])):
         raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
     older = cursor[0] if cursor else None
     rows = await context.reader.call(
-        message_lists.listed, identity.tenant_id, asked, older, limit + 1
+        message_lists.listed, identity.tenant_id, only, older, limit + 1
     )
     page = rows[:limit]
     following = cursor_for(page[-1]["id"]) if len(rows) > limit else None
     return answer({"items": [message_view(row) for row in page], "next_cursor": following})
+
+
+async def searched(
+    request: Request, context: Context, identity: Identity, only: Asked, asked: Question
+) -> Response:
+    """A page of the messages with some words."""
+    limit, cursor = limit_of(request), cursor_of(request)
+    if cursor is not None and not (
+        len(cursor) == 1 and type(cursor[0]) is int and abs(cursor[0]) < search.NEWEST
+    ):
+        raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
+    before = cursor[0] if cursor else None
+    page = await context.reader.call(
+        search.found_messages, identity.tenant_id, asked, only, before, limit
+    )
+    following = None if page.following is None else cursor_for(page.following)
+    return answer({"items": [message_view(row) for row in page.rows], "next_cursor": following})
 
 
 async def cancel(request: Request, context: Context, identity: Identity) -> Response:
@@ -274,6 +312,8 @@ OPERATIONS = (
         answer="Message",
         status=202,
         body=NewMessage,
+        query=rehearsal.QUERY,
+        also=rehearsal.GOOD,
         headers=("Idempotency-Key",),
         errors=(400, 408, 413, 415, 422),
     ),

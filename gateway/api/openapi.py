@@ -10,18 +10,22 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from gateway.api.links import links
 from gateway.api.operation import Operation
 from gateway.api.problems import TITLES
 from gateway.api.routes import OPERATIONS, RESOURCES
 from gateway.api.shapes import SHAPES, TEXT, enum_of, object_of, ref
 from gateway.domain import Channel
 from gateway.opt_outs import State
+from gateway.words import QUESTION
 
 PARAMETERS: dict[str, Any] = {
     "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
     "since": {"type": "string", "format": "date-time"},
     "until": {"type": "string", "format": "date-time"},
     "interval": {"type": "string", "enum": ["hour", "day"], "default": "day"},
+    "q": {"type": "string", "minLength": 1, "maxLength": QUESTION},
+    "dry_run": {"type": "string", "enum": ["true", "false"], "default": "false"},
     "unread": {"type": "string", "enum": ["true", "false"]},
     "created_after": {"type": "string", "format": "date-time"},
     "created_before": {"type": "string", "format": "date-time"},
@@ -78,8 +82,7 @@ def _version() -> str:
 def _operation(operation: Operation) -> dict[str, Any]:
     told: dict[str, Any] = {
         "summary": operation.summary,
-        "operationId": f"{operation.handler.__module__.rpartition('.')[2]}_"
-        f"{operation.handler.__name__}",
+        "operationId": _id(operation),
         "tags": [operation.tag],
         "parameters": _parameters(operation),
         "responses": _responses(operation),
@@ -90,6 +93,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.takes:
         told["requestBody"] = {"required": True, "content": _file_in(operation.takes)}
     return told
+
+
+def _id(operation: Operation) -> str:
+    return f"{operation.handler.__module__.rpartition('.')[2]}_{operation.handler.__name__}"
 
 
 def _file_in(kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -105,7 +112,9 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         schema = enum_of(Channel) if name == "channel" else TEXT
         listed.append({"name": name, "in": "path", "required": True, "schema": schema})
     for place, names in (("query", operation.query), ("header", operation.headers)):
-        listed += [{"name": n, "in": place, "schema": PARAMETERS.get(n, TEXT)} for n in names]
+        for n in names:
+            told = {"name": n, "in": place, "schema": PARAMETERS.get(n, TEXT)}
+            listed.append({**told, "required": True} if n in operation.needs else told)
     return listed
 
 
@@ -128,6 +137,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
             "Location": {"schema": TEXT},
             "Idempotency-Replayed": {"schema": {"type": "string", "enum": ["true"]}},
         }
+    if found := links(operation.answer, _id(operation), operation.path, operation.query):
+        done["links"] = found
     also = {str(status): {"description": text} for status, text in operation.also}
     return {str(operation.status): done} | also | _problems(operation)
 

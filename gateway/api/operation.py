@@ -27,6 +27,7 @@ class Operation:
     takes: tuple[str, ...] = ()
     also: tuple[tuple[int, str], ...] = ()
     query: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # of the query: what must be there
     headers: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
     tag: str = "Messages"

@@ -21,6 +21,7 @@ from gateway.api.problems import Problem, not_found, unprocessable
 from gateway.api.schemas import DATE_TIME, in_utc
 from gateway.clock import to_ms
 from gateway.patience import discard, within
+from gateway.words import QUESTION, Question, question
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -200,6 +201,16 @@ def moment_of(filters: dict[str, str], name: str) -> int | None:
         raise unprocessable(
             [(name, "must be a date and a time with an offset, such as 2030-01-31T09:00:00Z")]
         ) from None
+
+
+def question_of(filters: dict[str, str]) -> Question | None:
+    """A filter that is words to look for, taken out of the others."""
+    text = filters.pop("q", None)
+    if text is None:
+        return None
+    if not 1 <= len(text) <= QUESTION:
+        raise unprocessable([("q", f"must have 1 to {QUESTION} characters")])
+    return question(text)
 
 
 def one_of(filters: Mapping[str, str], name: str, words: Iterable[str]) -> None:

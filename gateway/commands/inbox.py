@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.commands import process
+from gateway.commands.inbox_rows import State, chosen, moment_of, verified
 from gateway.commands.terminal import Failure, facts, say, table, visible
 
 if TYPE_CHECKING:
@@ -19,27 +18,14 @@ if TYPE_CHECKING:
 
     from gateway.adapters import Adapters
     from gateway.backfill import Result, Source
-    from gateway.domain import Verified
     from gateway.settings import Environment
     from gateway.store.database import Database
-
-PAGE = 100
 
 commands = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Look at the verified webhooks as they came, and read them again.",
 )
-
-
-class State(StrEnum):
-    """How well a request could be read."""
-
-    PARSED = "parsed"
-    MALFORMED = "malformed"
-    UNRECOGNISED = "unrecognised"
-    QUARANTINED = "quarantined"
-    ALL = "all"
 
 
 @commands.command("list")
@@ -106,54 +92,47 @@ def show(
 
 @commands.command()
 def replay(
-    id_: Annotated[str | None, typer.Argument(metavar="[ID]", help="One request.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Requests.")] = None,
     state: Annotated[
-        State | None, typer.Option(help="All of a state, instead of one.", show_default=False)
+        State | None, typer.Option(help="All of a state, instead.", show_default=False)
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="All since then, such as 2h or 2026-11-22T00:00Z.", show_default=False),
+    ] = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Store nothing, and show what is read differently.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --diff: for programs.")] = False,
 ) -> None:
     """Read requests again with this version's adapters, and store what they say. Nothing is
-    stored twice.
+    stored twice. With --diff nothing is stored at all: the exit code is 1 if this version reads
+    something in another way than it is stored.
 
     \b
     Examples:
       gateway inbox replay inb_01k…
       gateway inbox replay --state malformed
+      gateway inbox replay --diff --since 2h
     """
-    if (id_ is None) == (state is None):
-        raise typer.BadParameter("give either the ID of a request or --state")
+    if bool(ids) == (state is not None or since is not None):
+        raise typer.BadParameter("give either IDs of requests, or --state or --since")
+    if as_json and not diff:
+        raise typer.BadParameter("--json is for --diff")
     from gateway.adapters import adapters
+    from gateway.commands import inbox_diff
     from providers._http import Http
 
-    env = process.beside()
-    made = adapters(env, Http())
-    lost = 0
+    env, start = process.beside(), moment_of(since) if since is not None else None
+    made = adapters(env, Http(), keep=not diff)
     with process.store(env) as database:
-        for row in _chosen(database, id_, state):
-            lost += not _replayed(database, made, row)
+        rows = chosen(database, ids or (), state or State.ALL, start)
+        if diff:
+            inbox_diff.show(database, made, rows, as_json=as_json)
+            return
+        lost = sum(not _replayed(database, made, row) for row in rows)
     if lost:
         raise Failure(f"{lost} could not be replayed")
-
-
-def _chosen(database: Database, id_: str | None, state: State | None) -> Iterator[dict[str, Any]]:
-    from gateway.store import inbox_queries
-
-    if id_ is not None:
-        with database.read() as tx:
-            row = inbox_queries.one(tx, id_)
-        if row is None:
-            raise Failure(f"there is no {id_} in the inbox: see `gateway inbox list`")
-        yield row
-        return
-    assert state is not None
-    for name in inbox_queries.STATES if state is State.ALL else (state.value,):
-        after = ""
-        while True:
-            with database.read() as tx:
-                rows = inbox_queries.page(tx, name, after, PAGE)
-            if not rows:
-                break
-            yield from rows
-            after = rows[-1]["id"]
 
 
 def _replayed(database: Database, made: Adapters, row: dict[str, Any]) -> bool:
@@ -200,7 +179,7 @@ def backfill(
       gateway inbox backfill --since 2h --dry-run
       gateway inbox backfill --since 2026-11-22T00:00Z --provider twilio
     """
-    env, start = process.beside(), _moment(since)
+    env, start = process.beside(), moment_of(since)
     with process.store(env) as database:
         results = asyncio.run(_backfilled(env, database, provider, start, limit, not dry_run))
     rows = [(n, r.seen, r.messages, r.statuses, r.unreadable) for n, r in results.items()]
@@ -208,30 +187,6 @@ def backfill(
     table(rows, ("PROVIDER", "LOOKED AT", f"MESSAGES {said}", f"STATUSES {said}", "UNREADABLE"))
     if cut := [name for name, result in results.items() if result.cut]:
         raise Failure(f"{', '.join(cut)} had more than {limit}: older ones were not looked at")
-
-
-def _moment(text: str) -> datetime:
-    """A time, or so long ago."""
-    from datetime import datetime, timedelta
-
-    from gateway.clock import SystemClock
-    from gateway.settings import seconds
-
-    now = SystemClock().now()
-    try:
-        return now - timedelta(seconds=seconds(text))
-    except (ValueError, OverflowError):
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = now.replace(tzinfo=None)
-    if moment.tzinfo is None or moment > now:
-        raise typer.BadParameter(
-            "--since must be such as 2h, or a time of the past with its zone, such as "
-            "2026-11-22T00:00Z"
-        )
-    return moment
 
 
 async def _backfilled(
@@ -283,25 +238,3 @@ def _sources(made: Adapters, batcher: Any, only: str | None) -> dict[str, Source
         who = only or "no provider that is set up"
         raise Failure(f"{visible(who)} can be asked for what it said: only twilio can")
     return found
-
-
-def verified(row: dict[str, Any]) -> Verified:
-    """The request as a `verify` once put it into the inbox."""
-    from datetime import UTC, datetime
-
-    from gateway.domain import Verified, WebhookRequest
-
-    request = WebhookRequest(
-        method=row["method"],
-        url=row["url"],
-        headers=json.loads(row["headers"]),
-        body=bytes(row["body"]),
-        received_at=datetime.fromtimestamp(row["received_at"] / 1000, UTC),
-    )
-    return Verified(
-        webhook=row["webhook"],
-        connection=row["connection"],
-        request=request,
-        key=row["key"],
-        verdict=row["verdict"],
-    )

@@ -29,6 +29,7 @@ class Condition:
     values: tuple[Any, ...]
     ids: str = ""
     ids_values: tuple[Any, ...] = ()
+    known: tuple[str, ...] | None = None  # the ids, where they are known and few
 
 
 EQUAL = {  # by the name of the filter; those that few will fulfil come first
@@ -100,8 +101,8 @@ def listed(
 
 def _few(tx: Tx, one: Condition) -> list[str] | None:
     """The ids of all that fulfil a condition, if they are few."""
-    if not one.ids:
-        return None
+    if one.known is not None or not one.ids:
+        return None if one.known is None else list(one.known)
     rows = tx.run(f"{one.ids} LIMIT {FEW + 1}", one.ids_values).fetchall()
     return [row[0] for row in rows] if len(rows) <= FEW else None
 

@@ -17,7 +17,9 @@ IDENTITY = ("tenant_id", "channel", "our_key", "address")
 
 ALIASED = frozenset({"whatsapp", "rcs"})  # channels on which a person has several addresses
 INBOUND = {
-    "last_inbound_at": "COALESCE(v.last_inbound_at, t.last_inbound_at)",
+    # What was said earlier may come later.
+    "last_inbound_at": "CASE WHEN v.last_inbound_at IS NULL OR "
+    "t.last_inbound_at > v.last_inbound_at THEN t.last_inbound_at ELSE v.last_inbound_at END",
     "unread_count": "t.unread_count + v.unread_count",
     "our_address": "COALESCE(v.our_address, t.our_address)",
     "name": "COALESCE(v.name, t.name)",
@@ -39,7 +41,8 @@ class Wanted:
     name: str | None = None
     also: tuple[str, ...] = ()  # further addresses of the same person
     inbound: bool = False  # whether the person wrote,
-    answerable: bool = True  # and so may be written to freely for a while
+    said_at: int = 0  # when,
+    answerable: bool = True  # and so may be written to freely for a while after that
     found: dict[str, Any] = field(default_factory=dict)
     created: bool = False
 
@@ -52,7 +55,7 @@ class Wanted:
 def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
     """Fills in `found` for each, making what does not exist. Several may want the same one."""
     places = [want.places() for want in wanted]
-    known = _known(tx, [key for keys in places for key in keys])
+    known = standing(tx, [key for keys in places for key in keys])
     missing: dict[Key, dict[str, Any]] = {}
     made_here: set[str] = set()
     for want, keys in zip(wanted, places, strict=True):
@@ -65,7 +68,9 @@ def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
         want.created = row["id"] in made_here
         if want.created and want.inbound:
             row["unread_count"] += 1
-            row["last_inbound_at"] = tx.now if want.answerable else row["last_inbound_at"]
+            row["last_inbound_at"] = (
+                max(row["last_inbound_at"] or 0, _answerable_at([want])) or None
+            )
             row["our_address"] = want.our_address or row["our_address"]
             row["name"] = want.name or row["name"]
         want.found = row
@@ -78,7 +83,8 @@ def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
     _remember_aliases(tx, wanted)
 
 
-def _known(tx: Tx, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
+def standing(tx: Tx, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
+    """The conversations that stand at these places, also by a person's further addresses."""
     rows = select(tx, conversations, IDENTITY, keys, COLUMNS)
     found: dict[Key, dict[str, Any]] = {}
     for row in rows:
@@ -206,7 +212,7 @@ def touch_inbound(tx: Tx, wanted: Sequence[Wanted]) -> None:
                 "id": id_,
                 "unread_count": len(wants),
                 "last_message_at": tx.now,
-                "last_inbound_at": tx.now if any(w.answerable for w in wants) else None,
+                "last_inbound_at": _answerable_at(wants) or None,
                 "updated_at": tx.now,
                 "our_address": _last(want.our_address for want in wants),
                 "name": _last(want.name for want in wants),
@@ -215,6 +221,11 @@ def touch_inbound(tx: Tx, wanted: Sequence[Wanted]) -> None:
         )
     _lock(tx, [(row["tenant_id"], row["id"]) for row in rows])
     update(tx, conversations, ("tenant_id", "id"), rows, how=INBOUND)
+
+
+def _answerable_at(wants: Iterable[Wanted]) -> int:
+    """When people last wrote something that may be answered freely; 0: they did not."""
+    return max((want.said_at for want in wants if want.answerable), default=0)
 
 
 def _last(told: Iterable[str | None]) -> str | None:

@@ -28,7 +28,14 @@ from gateway.domain import (
     Verified,
 )
 from gateway.opt_outs import Source, wish_of
-from gateway.store import conversations, notices, opt_outs, receipts, subscriptions
+from gateway.store import (
+    conversations,
+    engagements,
+    notices,
+    opt_outs,
+    receipts,
+    subscriptions,
+)
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
 from gateway.store.database import Again
@@ -115,6 +122,15 @@ def run(tx: Tx, items: Sequence[Delivery]) -> Sequence[Taken | Exception]:
             if isinstance(event, Notice)
         ],
     )
+    engagements.keep(
+        tx,
+        [
+            (item.tenant_id, item.verified.connection, item.id, event)
+            for item in fresh
+            for event in item.events
+            if isinstance(event, Engagement)
+        ],
+    )
     opt_outs.apply(tx, [*_wishes(tx, heard), *_unsubscribed(tx, fresh)])
     new = {id(item) for item in fresh}
     return [Taken(new=id(item) in new) for item in items]
@@ -176,7 +192,7 @@ def _store_messages(tx: Tx, said: Sequence[tuple[Delivery, InboundMessage]]) -> 
         unique.setdefault((item.verified.connection, event.dedupe_key), (item, event))
     there = {tuple(row) for row in select(tx, messages, DEDUPE, list(unique), DEDUPE)}
     new = [
-        _New(*unique[key], _wanted(*unique[key]), new_id("msg"))
+        _New(*unique[key], _wanted(tx, *unique[key]), new_id("msg"))
         for key in unique
         if key not in there
     ]
@@ -276,7 +292,7 @@ def _said_at(tx: Tx, item: Delivery, occurred: datetime | None) -> int:
     return said if received - said > DETOUR else received
 
 
-def _wanted(item: Delivery, event: InboundMessage) -> Wanted:
+def _wanted(tx: Tx, item: Delivery, event: InboundMessage) -> Wanted:
     ours, person = event.to_address, event.from_address
     if event.echo:
         ours, person = event.from_address, event.to_address or ""
@@ -290,33 +306,41 @@ def _wanted(item: Delivery, event: InboundMessage) -> Wanted:
         name=event.name,
         also=event.aliases,
         inbound=not event.echo,
+        said_at=min(_said_at(tx, item, event.occurred_at), tx.now),
         answerable=event.type is not MessageType.SYSTEM,  # the network speaks, not the person
     )
+
+
+def facts_of(event: InboundMessage) -> dict[str, Any]:
+    """What a message's row has of the event alone."""
+    return {
+        "direction": (Direction.OUTBOUND if event.echo else Direction.INBOUND).value,
+        "channel": event.channel.value,
+        "type": event.type.value,
+        "from_address": event.from_address,
+        "to_address": event.to_address,
+        "body": event.body,
+        "content": json.dumps(dict(event.content)) if event.content else None,
+        "reply_to": event.reply_to,
+        "provider_message_id": event.provider_message_id,
+        "segments": event.segments,
+    }
 
 
 def _row(tx: Tx, new: _New) -> dict[str, Any]:
     event = new.event
     row = EMPTY_MESSAGE.copy()
     row.update(
+        facts_of(event),
         tenant_id=new.item.tenant_id,
         id=new.id,
         conversation_id=new.wanted.found["id"],
-        direction=(Direction.OUTBOUND if event.echo else Direction.INBOUND).value,
-        channel=event.channel.value,
-        type=event.type.value,
-        from_address=event.from_address,
-        to_address=event.to_address,
-        body=event.body,
-        content=json.dumps(dict(event.content)) if event.content else None,
-        reply_to=event.reply_to,
         media=json.dumps(_media_view(new)) if event.media else None,
         status=_status(event).value,
-        sent_at=(to_ms(event.occurred_at) if event.occurred_at else tx.now) if event.echo else None,
+        sent_at=new.wanted.said_at,
         provider=new.item.verified.webhook,
         connection=new.item.verified.connection,
-        provider_message_id=event.provider_message_id,
         dedupe_key=event.dedupe_key,
-        segments=event.segments,
         priority=Priority.NORMAL.value,
         on_unknown="hold",
         created_at=tx.now,

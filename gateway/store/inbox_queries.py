@@ -35,12 +35,14 @@ def one(tx: Tx, id_: str) -> Row | None:
     return dict(row._mapping) if row is not None else None
 
 
-def page(tx: Tx, state: str, after: str, limit: int) -> list[Row]:
-    """Whole requests of a state, oldest first, after an id."""
+def page(tx: Tx, state: str, after: str, limit: int, since: int = 0) -> list[Row]:
+    """Whole requests of a state, received since a time in milliseconds, oldest first, after an
+    id."""
     columns = ", ".join(column.name for column in inbox.columns)
     found = tx.run(
-        f"SELECT {columns} FROM inbox WHERE state = ? AND id > ? ORDER BY id LIMIT ?",
-        (state, after, limit),
+        f"SELECT {columns} FROM inbox WHERE state = ? AND id > ? AND received_at >= ? "
+        "ORDER BY id LIMIT ?",
+        (state, after, since, limit),
     )
     return [dict(row._mapping) for row in found.fetchall()]
 

@@ -242,6 +242,8 @@ def _another(ours: str, theirs: str) -> bool:
 
 
 def _dialled(address: str) -> str:
+    if "@" in address:  # mail for Ada@ and for ada@ comes to the same person
+        return address.lower()
     match = MOBILE.fullmatch(address)
     return f"+{''.join(part for part in match.groups() if part)}" if match else address
 

@@ -20,6 +20,8 @@ export class ConversationList {
     this.problem = "";
     this.selected = null;
     this.filter = "";
+    this.found = null; // what the gateway found for the filter
+    this.find = pause(300, () => this.ask());
     this.run = 0;
     this.draw = soon(() => this.render());
     this.refresh = later(1000, () => this.load(false));
@@ -114,17 +116,36 @@ export class ConversationList {
     this.draw();
   }
 
+  /** Looks at once through what is loaded, and asks the gateway for the rest. */
   search(text) {
     this.filter = text;
+    this.found = null;
+    this.draw();
+    if (text.trim()) this.find();
+  }
+
+  /** Finds conversations by name, number and by what was said in them. */
+  async ask() {
+    const text = this.filter.trim().slice(0, 500);
+    if (!text) return;
+    try {
+      const page = await this.api.get(`/api/conversations?limit=${PAGE}&q=${encodeURIComponent(text)}`);
+      if (text !== this.filter.trim()) return;
+      for (const item of page.items) this.put(item);
+      this.found = new Set(page.items.map((item) => item.id));
+    } catch (error) {
+      this.problem = error.message;
+    }
     this.draw();
   }
 
   render() {
-    const wanted = [...this.items.values()].filter(matching(this.filter)).sort(newestFirst);
+    const matches = matching(this.filter);
+    const wanted = [...this.items.values()].filter((item) => matches(item) || this.found?.has(item.id)).sort(newestFirst);
     for (const id of this.rows.keys()) if (!this.items.has(id)) this.rows.delete(id);
     reconcile(this.parts.list, wanted.map((item) => this.row(item)));
     setText(this.parts.note, this.note(wanted.length));
-    this.parts.more.hidden = !this.cursor;
+    this.parts.more.hidden = !this.cursor || Boolean(this.filter.trim());
     this.drawn();
   }
 
@@ -132,7 +153,8 @@ export class ConversationList {
     if (this.problem) return this.problem;
     if (!this.loaded) return "Loading…";
     if (shown) return "";
-    return this.items.size ? "No loaded conversation matches." : "No conversations yet.";
+    if (this.filter.trim() && !this.found) return "Searching…";
+    return this.items.size ? "Nothing was found." : "No conversations yet.";
   }
 
   row(item) {
@@ -201,6 +223,15 @@ function matching(filter) {
   return (item) =>
     `${item.name ?? ""} ${item.address}`.toLowerCase().includes(text) ||
     (digits !== "" && item.address.replace(/\D/g, "").includes(digits));
+}
+
+/** Runs something once nobody has asked for it for a while. */
+function pause(milliseconds, run) {
+  let timer = null;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(run, milliseconds);
+  };
 }
 
 /** Runs something at most once in an interval, and not before it is over. */

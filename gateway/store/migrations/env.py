@@ -7,6 +7,7 @@ from gateway.store import (
     conversation_tables,
     opt_out_tables,
     restore_tables,
+    search_tables,
     signing_tables,
     vendor_tables,
 )
@@ -17,6 +18,7 @@ EVERY = (
     conversation_tables,
     opt_out_tables,
     restore_tables,
+    search_tables,
     signing_tables,
     vendor_tables,
 )  # they add theirs to the metadata

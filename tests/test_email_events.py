@@ -1,0 +1,192 @@
+"""What becomes of emails, from HTTP to the vendor and back: statuses, what people did, and who is
+not written to again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.domain import WebhookRequest
+from tests.aws_account import KEY_ID, REGION, SECRET
+from tests.email_events import batch, bounce, event, key, ses, shown
+from tests.families import AwsTopics
+from tests.outbound_cases import entry_of
+from tests.running import Client, eventually, following, in_thread, variables
+from tests.vendors import LoopbackVendor
+
+ADA, BOB = "ada@example.com", "bob@example.com"
+
+
+@pytest.fixture
+def sendgrid() -> Iterator[LoopbackVendor]:
+    with LoopbackVendor(answer=entry_of("sendgrid").data["answer"]) as made:
+        yield made
+
+
+@pytest.fixture
+def amazon() -> Iterator[LoopbackVendor]:
+    with LoopbackVendor(answer=entry_of("aws_ses").data["answer"]) as made:
+        yield made
+
+
+@pytest.fixture
+def topics(amazon: LoopbackVendor) -> AwsTopics:
+    return AwsTopics(amazon)
+
+
+@pytest.fixture
+def client(
+    url: str, tmp_path: Path, sendgrid: LoopbackVendor, amazon: LoopbackVendor, topics: AwsTopics
+) -> Iterator[Client]:
+    given = {
+        **topics.variables(),
+        "MESSAGING_PROVIDER": "aws",
+        "EMAIL_PROVIDERS": "aws_ses, sendgrid",
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_ENDPOINT_URL": amazon.url,
+        "AWS_SES_FROM_EMAIL": "shop@example.com",
+        "SENDGRID_API_KEY": "SG.recognisable-8c21",
+        "SENDGRID_FROM_EMAIL": "shop@example.com",
+        "SENDGRID_API_URL": sendgrid.url,
+        "SENDGRID_WEBHOOK_PUBLIC_KEY": shown(key()),
+    }
+    with in_thread(variables(tmp_path, url, **given)) as made:
+        yield made
+
+
+def mailed(client: Client, provider: str, **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An email that a vendor took, and its attempt."""
+    given = {"to": ADA, "subject": "Hello", "body": "Hi", **more}
+    if provider == "sendgrid":
+        given["metadata"] = {"by": "sendgrid"}
+    sent = client.send(channel="email", **given)
+    done = client.until(sent["id"], "accepted")
+    return done, done["attempts"][-1]
+
+
+def about(done: dict[str, Any], attempt: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """What an SES event says of which email."""
+    tags = {"attempt_id": [attempt["id"]]}
+    return {"messageId": done["provider_message_id"], "tags": tags, **more}
+
+
+def post(client: Client, request: WebhookRequest) -> int:
+    """Posts a webhook; the status of its answer."""
+    return client.session.post(
+        f"{client.url}/api/webhooks/sendgrid", data=request.body, headers=dict(request.headers),
+        timeout=20,
+    ).status_code  # fmt: skip
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def test_what_ses_tells_by_its_topic_is_the_emails_status(
+    client: Client, topics: AwsTopics
+) -> None:
+    done, attempt = mailed(client, "aws_ses")
+    assert done["provider"] == "aws_ses"
+    with following(client) as stream:
+        for body in (
+            ses("Delivery", {"recipients": [ADA]}, **about(done, attempt)),
+            ses("Open", {"userAgent": "Mozilla/5.0"}, **about(done, attempt, tags={})),
+        ):
+            for _ in range(2):
+                sent = topics.posted("/api/webhooks/aws-ses", body).to(client)
+                assert sent.status_code == 200, sent.text
+        eventually(lambda: "message.opened" in stream.types(done["id"]))
+        told = stream.types(done["id"])
+        opened = next(e for e in stream.events if e["type"] == "message.opened")
+    assert client.message(done["id"])["status"] == "delivered"
+    assert (told.count("message.delivered"), told.count("message.opened")) == (1, 1)
+    assert opened["data"]["message"]["engagement"]["userAgent"] == "Mozilla/5.0"
+
+
+def test_who_bounced_for_good_is_not_written_to_again(client: Client, topics: AwsTopics) -> None:
+    done, attempt = mailed(client, "aws_ses")
+    body = ses("Bounce", bounce("Permanent", "NoEmail", "Ada@Example.com"), **about(done, attempt))
+    assert topics.posted("/api/webhooks/aws-sns", body).to(client).status_code == 200
+    shown_now = client.until(done["id"], "bounced")
+    assert shown_now["error"]["code"] == "bounce_permanent:noemail"
+    again = client.send(channel="email", to="ada@EXAMPLE.com", subject="x", body="y")
+    assert client.until(again["id"], "rejected")["attempts"] == []
+    other = client.send(channel="email", to=BOB, subject="x", body="y")
+    client.until(other["id"], "accepted")
+
+
+def test_a_mailbox_that_is_full_stops_nobody(client: Client, topics: AwsTopics) -> None:
+    done, attempt = mailed(client, "aws_ses")
+    body = ses("Bounce", bounce("Transient", "MailboxFull"), **about(done, attempt))
+    assert topics.posted("/api/webhooks/aws-sns", body).to(client).status_code == 200
+    client.until(done["id"], "bounced")
+    again = client.send(channel="email", to=ADA, subject="x", body="y")
+    client.until(again["id"], "accepted")
+
+
+def test_a_copys_bounce_is_not_the_persons(client: Client, topics: AwsTopics) -> None:
+    done, attempt = mailed(client, "aws_ses", email={"cc": [BOB]})
+    both = about(done, attempt, destination=[ADA, BOB])
+    for body in (
+        ses("Bounce", bounce("Permanent", "General", BOB), **both),
+        ses("Delivery", {"recipients": [ADA]}, **both),
+    ):
+        assert topics.posted("/api/webhooks/aws-sns", body).to(client).status_code == 200
+    assert client.until(done["id"], "delivered")["error"] is None
+    again = client.send(channel="email", to=BOB, subject="x", body="y")
+    client.until(again["id"], "rejected")
+
+
+def test_sendgrids_batches_count_once_in_whatever_order(
+    client: Client, amazon: LoopbackVendor
+) -> None:
+    amazon.stop()
+    done, attempt = mailed(client, "sendgrid")
+    assert done["provider"] == "sendgrid"
+    id_ = f"{done['provider_message_id']}.filter0001.16648.5515E0B88.0"
+    known = {"sg_message_id": id_, "attempt_id": attempt["id"], "timestamp": int(now().timestamp())}
+    whole = batch(
+        event("click", 3, url="https://shop.example.com", **known),
+        event("delivered", 2, **known),
+        event("processed", 1, **known),
+        "what is this",
+        at=now(),
+    )
+    with following(client) as stream:
+        for _ in range(3):
+            assert post(client, whole) == 204
+        eventually(lambda: "message.clicked" in stream.types(done["id"]))
+        told = stream.types(done["id"])
+    assert client.message(done["id"])["status"] == "delivered"
+    assert (told.count("message.delivered"), told.count("message.clicked")) == (1, 1)
+
+
+def test_an_asynchronous_bounce_without_an_id_finds_its_email(
+    client: Client, amazon: LoopbackVendor
+) -> None:
+    amazon.stop()
+    done, attempt = mailed(client, "sendgrid")
+    made = event("bounce", 1, sg_message_id=None, attempt_id=attempt["id"], reason="550 5.1.1 no")
+    assert post(client, batch(made, at=now())) == 204
+    assert client.until(done["id"], "bounced")["error"]["message"] == "550 5.1.1 no"
+    again = client.send(channel="email", to=ADA, subject="x", body="y")
+    client.until(again["id"], "rejected")
+
+
+def test_what_is_not_signed_by_sendgrid_changes_nothing(
+    client: Client, amazon: LoopbackVendor
+) -> None:
+    amazon.stop()
+    done, attempt = mailed(client, "sendgrid")
+    good = batch(event("delivered", attempt_id=attempt["id"]), at=now())
+    assert post(client, replace(good, body=good.body.replace(b"delivered", b"spamreport"))) == 403
+    bare = {n: v for n, v in good.headers.items() if "signature" not in n}
+    assert post(client, replace(good, headers=bare)) == 401
+    assert client.message(done["id"])["status"] == "accepted"
