@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from gateway import routing, sending
 from gateway.domain import OnUnknown
 from gateway.errors import Throttled
 from gateway.status import RANKS
-from gateway.store import deliveries, ledger, opt_outs
+from gateway.store import ledger, opt_outs
 from gateway.store.ledger import Thread
 from tests.chaos.many import plan
 from tests.chaos.processes import chaos
@@ -114,19 +113,6 @@ def lying(real: Callable[..., Any]) -> Callable[..., Any]:
 def test_a_vendor_that_says_no_to_what_it_took_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Vendor, "_answer", lying(Vendor._answer))
     assert "was taken, and came again" in found()
-
-
-def test_a_begin_without_its_fence_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = deliveries._begin
-
-    def begin(tx: Any, thread: Thread | None, item: Any, *, opted_out: bool) -> bool:
-        if thread is not None and thread.entry is not None and thread.entry["lease_token"]:
-            item = replace(item, due=replace(item.due, token=thread.entry["lease_token"]))
-        return real(tx, thread, item, opted_out=opted_out)
-
-    monkeypatch.setattr(deliveries, "_begin", begin)
-    said = found()
-    assert "an attempt began" in said or "came to vendors" in said
 
 
 def test_an_opt_out_that_is_not_looked_at_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
