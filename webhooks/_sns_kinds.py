@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from gateway.domain import Event, Unrecognised
-from webhooks import _sns_ses, _sns_sms, _sns_whatsapp, _sns_whatsapp_statuses
+from webhooks import _sns_mail, _sns_ses, _sns_sms, _sns_whatsapp, _sns_whatsapp_statuses
 from webhooks._forms import read_json
 
 WORD = re.compile(r"[^a-z0-9]+")
@@ -40,6 +40,7 @@ KINDS: tuple[tuple[Recognise, Read], ...] = (
     ),
     (_sns_sms.is_event, lambda inner: [_sns_sms.event(inner.facts, inner.published, inner.key)]),
     (_sns_sms.is_log, lambda inner: [_sns_sms.log(inner.facts, inner.published, inner.key)]),
+    (_sns_mail.is_received, lambda i: [_sns_mail.read(i.facts, i.published, i.key)]),
     (_sns_ses.is_event, lambda i: _sns_ses.read(i.facts, i.published, i.key)),
     (_sns_whatsapp.is_event, lambda i: _sns_whatsapp.read(i.facts, i.published, i.key)),
     (
