@@ -127,7 +127,8 @@ def told() -> dict[str, Any]:
         "408": {"description": "The form did not arrive in time", "content": page},
         "413": {"description": "The form is too large", "content": page},
     }
-    token = {"name": "token", "in": "path", "required": True, "schema": {"type": "string"}}
+    schema = {"type": "string", "pattern": r"^[A-Za-z0-9_-]+\.msg_[0-9A-Za-z]+\.[A-Za-z0-9_-]{43}$"}
+    token = {"name": "token", "in": "path", "required": True, "schema": schema}
     shared = {"tags": ["Unsubscribe"], "security": [], "parameters": [token]}
     body = {"required": True, "content": {
         "application/x-www-form-urlencoded": form, "multipart/form-data": form,
