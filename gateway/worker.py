@@ -26,6 +26,7 @@ from gateway.store.batcher import Batcher
 from gateway.store.claims import CLAIM, RELEASE, Claim, Due, Release, names
 from gateway.store.deliveries import BEGIN, SWEEPING, Attempt, Sweep
 from gateway.switchboard import Switchboard
+from gateway.unsubscribes import Unsubscribes
 
 log = logging.getLogger("gateway.worker")
 
@@ -47,6 +48,7 @@ class Worker:
         *,
         origin: str,
         own_files: OwnFiles | None = None,
+        unsubscribes: Unsubscribes | None = None,
         on_answer: OnAnswer = lambda outcome, seconds: None,
         only_process: bool = False,
     ) -> None:
@@ -62,6 +64,7 @@ class Worker:
             limits,
             origin=origin,
             own_files=own_files,
+            unsubscribes=unsubscribes,
             on_answer=on_answer,
         )
         self._only_process = only_process
