@@ -132,6 +132,10 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, (Decimal, datetime)):
         return str(value)
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, Path):  # of ours, wherever that stands
+        return value.name
     return value
 
 
