@@ -52,11 +52,16 @@ def test_an_email_that_ses_received_has_its_facts(fixture: Any) -> None:
     assert [one.to_address for one in messages] == facts["to"]
     one = messages[0]
     assert one.provider_message_id == facts["provider_message_id"]
-    if "rfc_message_id" in facts:
-        assert one.email["message_id"] == facts["rfc_message_id"]
-    assert one.email["envelope_from"] == facts["envelope_from"]
-    assert one.from_address == parseaddr(facts["from"])[1]
-    assert one.subject == facts["subject"]
+    told = {
+        "rfc_message_id": one.email.get("message_id"),
+        "envelope_from": one.email["envelope_from"],
+        "from": one.from_address,
+        "subject": one.subject,
+    }
+    known = {name: facts[name] for name in told.keys() & facts.keys()}
+    if "from" in known:
+        known["from"] = parseaddr(known["from"])[1]
+    assert {name: told[name] for name in known} == known
     verdicts = {name: one.email[name].upper() for name in facts["verdicts"]}
     assert verdicts == facts["verdicts"]
     assert one.body.replace("\r\n", "\n").strip() == facts["text"].replace("\r\n", "\n").strip()
