@@ -45,6 +45,7 @@ from gateway.store.listener import Listener
 from gateway.store.reader import Reader
 from gateway.store.retention import PIECE, PRUNE, Kept
 from gateway.switchboard import Switchboard
+from gateway.templates import Templates
 from gateway.thumbnails import Thumbnails
 from gateway.uploads import Uploads
 from gateway.worker import Worker
@@ -156,6 +157,9 @@ class Gateway:
             {n: hook for n, hook in made.webhooks.items() if isinstance(hook, Confirms)},
         )
         self.gestures = Gestures(made.providers, made.routes, within=self.settings.send_timeout)
+        self.templates = Templates(
+            made.providers, made.chains, self.clock, within=self.settings.send_timeout
+        )
         self.look_ups, self.backfill = self._askers()
         self.restores = Restores(
             self.batcher, self.reader, self.settings.spool, on_turn=self.hub.turned

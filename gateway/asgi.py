@@ -77,6 +77,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         scrape=gateway.scrape,
         analytics=Analytics(gateway.reader, gateway.clock),
         restores=gateway.restores,
+        templates=gateway.templates,
         spool=gateway.spool,
     )
 

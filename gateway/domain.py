@@ -24,6 +24,11 @@ class Channel(StrEnum):
     EMAIL = "email"
 
 
+# Seconds after a person's last message in which anything may be said to them on a channel; later,
+# or before they have written, its network takes templates alone.
+WINDOWS: Mapping[Channel, int] = {Channel.WHATSAPP: 24 * 3600}
+
+
 class Direction(StrEnum):
     """Which way a message goes, seen from the application."""
 
@@ -231,6 +236,7 @@ class Capabilities:
     marks_read: bool = False  # `MarksRead`
     shows_typing: bool = False  # the same; no vendor shows it for what is not read
     lists_templates: bool = False  # `ListsTemplates`
+    has_window: bool = True  # keeps to `WINDOWS`, as the channel's network does
     seats: int | None = None  # messages that it sends at once; None: as many as the worker does
 
 

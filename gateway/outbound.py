@@ -14,9 +14,18 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
-from gateway import addresses, emails, routing, segments
+from gateway import addresses, emails, routing, segments, windows
 from gateway.clock import new_id, to_ms
-from gateway.domain import Channel, Clock, Direction, MessageType, OnUnknown, Priority, Sender
+from gateway.domain import (
+    WINDOWS,
+    Channel,
+    Clock,
+    Direction,
+    MessageType,
+    OnUnknown,
+    Priority,
+    Sender,
+)
 from gateway.errors import GatewayError
 from gateway.outgoing import needs_of
 from gateway.own_files import OwnFiles, own_id
@@ -83,6 +92,7 @@ class Draft:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     on_unknown: OnUnknown = OnUnknown.HOLD
     thread: Thread | None = None
+    outside_window: bool = False  # tries also where the person's window is closed
 
 
 class Local(Protocol):
@@ -234,7 +244,8 @@ class Outbound:
             expires_at=expires_at,
         )
         route = ",".join(one.name for one in able)
-        return NewMessage(row, self._wanted(draft, tenant_id, to, sender), key, route=route)
+        wanted = self._wanted(draft, tenant_id, to, sender)
+        return NewMessage(row, wanted, key, route=route, window=_window(draft, kind, able))
 
     def _places(
         self, draft: Draft, tenant_id: str, problems: list[tuple[str, str]]
@@ -366,6 +377,13 @@ def _type(draft: Draft) -> MessageType:
         kind = str(draft.media[0].get("content_type") or "").partition("/")[0]
         return MEDIA_TYPES.get(kind, MessageType.DOCUMENT if kind else _by_name(draft))
     return MessageType.TEXT
+
+
+def _window(draft: Draft, kind: MessageType, able: Sequence[Route]) -> int:
+    if draft.outside_window or draft.channel not in WINDOWS:
+        return 0
+    can = (route.capabilities for route in able)
+    return windows.binding(draft.channel, kind, template=draft.template is not None, able=can)
 
 
 def _by_name(draft: Draft) -> MessageType:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway import windows
 from gateway.clock import show
 
 View = dict[str, Any]
@@ -126,9 +127,7 @@ def attempt_view(row: Mapping[str, Any]) -> View:
 
 def conversation_view(row: Mapping[str, Any]) -> View:
     """A conversation as the API shows it."""
-    window = None
-    if row["channel"] == "whatsapp" and row["last_inbound_at"] is not None:
-        window = row["last_inbound_at"] + 24 * 3_600_000
+    window = windows.expires(windows.length(row["channel"]), row["last_inbound_at"])
     return {
         "id": row["id"],
         "channel": row["channel"],

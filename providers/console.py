@@ -57,6 +57,7 @@ class Console:
         user_ids=True,
         marks_read=True,
         shows_typing=True,
+        has_window=False,  # a terminal hears everything, also from somebody who is new here
     )
 
     @classmethod

@@ -38,6 +38,7 @@ STORE_MAY = (
     "gateway.routing",
     "gateway.status",
     "gateway.views",
+    "gateway.windows",
     "gateway.words",
     "gateway.store",
 )

@@ -60,7 +60,7 @@ def test_typing_needs_somebody_who_can_show_it_and_somebody_to_see_it(
 ) -> None:
     missing = client.call("POST", f"/api/conversations/{'conv_' + '0' * 26}/typing")
     assert missing.status_code == 404
-    sent = client.send(to="+15550100009", body="x", channel="whatsapp")
+    sent = client.send(to="+15550100009", body="x", channel="whatsapp", outside_window="try")
     silent = client.call("POST", f"/api/conversations/{sent['conversation_id']}/typing")
     assert silent.status_code == 409
     texts = thread(client, prefix="")

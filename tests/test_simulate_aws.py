@@ -95,7 +95,8 @@ def test_what_became_of_a_whatsapp_message_comes_by_aws(
         more = {"AWS_ENDPOINT_URL": social.url, "AWS_WHATSAPP_PHONE_NUMBER_ID": NUMBER}
         more |= {"AWS_SNS_TOPIC_ARNS": "", "AWS_EC2_METADATA_DISABLED": "true"}
         with serving(Desk(tmp_path, {**account.variables, **more}), "--dev") as served:
-            sent = served.api.send(to=PERSON, channel="whatsapp", body="olá")
+            body = {"channel": "whatsapp", "body": "olá", "outside_window": "try"}
+            sent = served.api.send(to=PERSON, **body)
             assert served.api.until(sent["id"], "accepted")["provider"] == "aws_whatsapp"
             for word in ("sent", "read"):
                 done = served.desk.run("simulate", "status", sent["id"], word)

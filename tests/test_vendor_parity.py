@@ -67,8 +67,8 @@ class Scene:
         return self.family.people[1]
 
     def send(self, to: str = "", **more: Any) -> dict[str, Any]:
-        """A message on the vendor's channel."""
-        given = {**self.family.asks, **more}
+        """A message on the vendor's channel, also to somebody who has not written."""
+        given = {"outside_window": "try", **self.family.asks, **more}
         return self.client.send(to=to or self.person, channel=self.family.channel, **given)
 
     def accepted(self, **more: Any) -> tuple[dict[str, Any], Sent]:

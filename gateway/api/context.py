@@ -27,6 +27,7 @@ from gateway.store.batcher import Batcher
 from gateway.store.keys import Identity
 from gateway.store.reader import Reader
 from gateway.switchboard import Switchboard
+from gateway.templates import Templates
 from gateway.thumbnails import Thumbnails
 from gateway.uploads import Uploads
 
@@ -68,6 +69,7 @@ class Context:
     scrape: Scrape
     analytics: Analytics
     restores: Restores
+    templates: Templates
     spool: Spool | None = None
     streams: dict[str, int] = field(default_factory=dict)
 

@@ -29,6 +29,7 @@ from gateway.api.reading import (
     validate,
 )
 from gateway.api.schemas import Content, NewMessage, Reschedule
+from gateway.api.templates import refusal
 from gateway.clock import to_ms
 from gateway.domain import Channel, MessageType
 from gateway.explain import NOTHING, waiting
@@ -40,6 +41,7 @@ from gateway.store.edits import CANCEL, READ_MESSAGE, RESCHEDULE, Moved, Named
 from gateway.store.keys import Identity
 from gateway.store.message_lists import Asked
 from gateway.views import attempts_view, message_view
+from gateway.windows import WindowClosed
 from gateway.words import Question
 
 ROUTE = "POST /api/messages"
@@ -69,8 +71,10 @@ async def once(
     its time has passed meanwhile, or a provider or the conversation has gone."""
     try:
         return await accepting
-    except (Invalid, Problem) as refusal:
-        if key is None or (isinstance(refusal, Problem) and refusal.status not in (404, 422)):
+    except WindowClosed as closed:
+        raise await refusal(context, closed) from None
+    except (Invalid, Problem) as wrong:
+        if key is None or (isinstance(wrong, Problem) and wrong.status not in (404, 422)):
             raise
         earlier = await context.reader.call(
             queries.earlier_answer, identity.tenant_id, key.route, key.key
@@ -156,6 +160,7 @@ def draft_of(wanted: Content, channel: Channel, to: str, thread: Thread | None) 
         metadata=wanted.metadata,
         on_unknown=wanted.on_unknown,
         thread=thread,
+        outside_window=wanted.outside_window == "try",
     )
 
 

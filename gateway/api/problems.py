@@ -25,6 +25,7 @@ TITLES = {
     426: "An upgrade is needed",
     429: "Too many requests",
     500: "Internal error",
+    502: "A vendor refused what was asked of it",
     503: "Not available at the moment",
 }
 
@@ -40,12 +41,14 @@ class Problem(Exception):
         kind: str = "about:blank",
         errors: Iterable[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         self.status = status
         self.detail = detail
         self.kind = kind
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
+        self.more = dict(more or {})  # members of its own kind
         super().__init__(detail)
 
     def response(self) -> Response:
@@ -58,6 +61,7 @@ class Problem(Exception):
         }
         if self.errors:
             body["errors"] = [{"field": name, "message": text} for name, text in self.errors]
+        body.update(self.more)
         return Response(
             to_json(body),
             status_code=self.status,

@@ -20,13 +20,14 @@ from gateway.api import (
     search,
     sms,
     sockets,
+    templates,
 )
 from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
 RESOURCES = (
     *(messages, retries, sms, analytics),
-    *(conversations, conversation_edits, notes, search, opt_outs),
+    *(conversations, conversation_edits, notes, search, opt_outs, templates),
     *(events, sockets, media, health, metrics),
 )
 OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource.OPERATIONS)

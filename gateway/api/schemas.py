@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -138,6 +138,9 @@ class Content(BaseModel):
     expires_at: Moment = None
     metadata: dict[str, Any] = Field(default_factory=dict, max_length=50)
     on_unknown: OnUnknown = OnUnknown.HOLD
+    outside_window: Literal["try"] | None = Field(
+        default=None, description="Sends it also where the person's window is closed."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -141,8 +141,20 @@ PROBLEM = object_of(
         "status": {"type": "integer"},
         "detail": TEXT,
         "errors": {"type": "array", "items": object_of({"field": TEXT, "message": TEXT})},
+        "window_expired_at": TIME,
+        "templates": {
+            "type": "array",
+            "items": object_of(
+                {
+                    "name": TEXT,
+                    "language": MAYBE,
+                    "body": TEXT,
+                    "variables": {"type": "array", "items": TEXT},
+                }
+            ),
+        },
     },
-    optional=("errors",),
+    optional=("errors", "window_expired_at", "templates"),
 )
 SHAPES: dict[str, Any] = {
     "Message": MESSAGE,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.domain import LANES, Connection, Priority, Sender, Status
-from gateway.store import conversations, opt_outs
+from gateway.store import conversations, opt_outs, windows
 from gateway.store.batcher import Operation
 from gateway.store.claims import Due, lanes_due, names
 from gateway.store.conversations import Wanted
@@ -22,6 +22,7 @@ from gateway.store.rows import insert, present, select
 from gateway.store.tables import attempts, idempotency, messages, queue
 from gateway.store.tx import Tx
 from gateway.views import View, message_view
+from gateway.windows import WindowClosed
 
 IDEMPOTENCY = ("tenant_id", "route", "key")
 
@@ -59,7 +60,8 @@ class HandOff:
 @dataclass(slots=True)
 class NewMessage:
     """A validated message. `row` has every column that does not depend on the database; `route`
-    names who may send it, best first."""
+    names who may send it, best first; `window` is how long (milliseconds) after the person's last
+    message it may be said, where that is bound."""
 
     row: dict[str, Any]
     wanted: Wanted
@@ -67,6 +69,7 @@ class NewMessage:
     handoff: HandOff | None = None
     view: View = field(default_factory=dict)
     route: str = ""
+    window: int = 0
 
     def __post_init__(self) -> None:
         self.route = self.route or self.row["provider"]
@@ -95,8 +98,8 @@ def run(tx: Tx, items: Sequence[NewMessage]) -> Sequence[Accepted | Exception]:
         if item.handoff is not None:
             item.handoff.attempt = None  # what an earlier run of this batch found is void
     if not any(item.idempotency for item in items):
-        _write(tx, items)
-        return [Accepted(item.view) for item in items]
+        refused = _write(tx, items)
+        return [refused.get(item.row["id"]) or Accepted(item.view) for item in items]
     earlier = _earlier(tx, items)
     fresh: list[NewMessage] = []
     mine: dict[tuple[str, str, str], NewMessage] = {}
@@ -107,8 +110,8 @@ def run(tx: Tx, items: Sequence[NewMessage]) -> Sequence[Accepted | Exception]:
         if not any(key in earlier or mine[key] is not item for key in _keys([item])):
             fresh.append(item)
     _found_handed(tx, [item for item in items if _came_through(item, earlier)])
-    _write(tx, fresh)
-    return [_answer(item, earlier, mine) for item in items]
+    refused = _write(tx, fresh)
+    return [_answer(item, earlier, mine, refused) for item in items]
 
 
 def _came_through(item: NewMessage, earlier: dict[tuple[str, str, str], Any]) -> bool:
@@ -130,10 +133,13 @@ def _earlier(tx: Tx, items: Sequence[NewMessage]) -> dict[tuple[str, str, str], 
 
 
 def _answer(
-    item: NewMessage, earlier: dict[tuple[str, str, str], Any], mine: dict[Any, NewMessage]
-) -> Accepted:
+    item: NewMessage,
+    earlier: dict[tuple[str, str, str], Any],
+    mine: dict[Any, NewMessage],
+    refused: Mapping[str, WindowClosed],
+) -> Accepted | Exception:
     if item.idempotency is None:
-        return Accepted(item.view)
+        return refused.get(item.row["id"]) or Accepted(item.view)
     (key,) = _keys([item])
     if key in earlier:
         row = earlier[key]
@@ -142,13 +148,22 @@ def _answer(
         return Accepted(json.loads(row.response), replayed=repeated, conflict=not same)
     first = mine[key]
     assert first.idempotency is not None
+    if first.row["id"] in refused:
+        return refused[first.row["id"]]
     same = first.idempotency.body_hash == item.idempotency.body_hash
     return Accepted(first.view, replayed=first is not item, conflict=not same)
 
 
-def _write(tx: Tx, items: Sequence[NewMessage]) -> None:
-    if not items:
-        return
+def _write(tx: Tx, items: Sequence[NewMessage]) -> Mapping[str, WindowClosed]:
+    """Writes what may be said; the rest is the result, and leaves no trace."""
+    refused = windows.closed(tx, items)
+    said = [item for item in items if item.row["id"] not in refused] if refused else items
+    if said:
+        _write_all(tx, said)
+    return refused
+
+
+def _write_all(tx: Tx, items: Sequence[NewMessage]) -> None:
     conversations.resolve(tx, [item.wanted for item in items])
     out = opt_outs.blocked(tx, [_person(item) for item in items])
     for item in items:

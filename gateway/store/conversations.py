@@ -55,7 +55,7 @@ class Wanted:
 def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
     """Fills in `found` for each, making what does not exist. Several may want the same one."""
     places = [want.places() for want in wanted]
-    known = _known(tx, [key for keys in places for key in keys])
+    known = standing(tx, [key for keys in places for key in keys])
     missing: dict[Key, dict[str, Any]] = {}
     made_here: set[str] = set()
     for want, keys in zip(wanted, places, strict=True):
@@ -83,7 +83,8 @@ def resolve(tx: Tx, wanted: Sequence[Wanted]) -> None:
     _remember_aliases(tx, wanted)
 
 
-def _known(tx: Tx, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
+def standing(tx: Tx, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
+    """The conversations that stand at these places, also by a person's further addresses."""
     rows = select(tx, conversations, IDENTITY, keys, COLUMNS)
     found: dict[Key, dict[str, Any]] = {}
     for row in rows:
