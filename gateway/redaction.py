@@ -1,7 +1,7 @@
-"""Fakes for what is private in a request: of the same shape, and the same for the same each time.
+"""Fakes for what is private in a request: of the same shape, and the same each time.
 
-A fake is made of a counter, never of what it stands for. What is not known to be a vendor's own word
-is replaced.
+A fake is made of a counter, never of what it stands for. What is not known to be a
+vendor's own word is replaced.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from gateway.domain import Channel
 HOST = "https://gw.test.example"
 ROUTE = re.compile(r"(?!.*[0-9]{4})/api/webhooks/[a-z0-9_-]{1,40}")
 NAME = re.compile(r"(?!.*[0-9]{5})[A-Za-z_][A-Za-z0-9_.:-]{0,60}")
-WORDS = re.compile(r"(?!.*[0-9]{5})[A-Za-z0-9_./;=: -]{1,80}")
+WORDS = re.compile(r"(?!.*[0-9]{7})[A-Za-z0-9_./;=: -]{1,80}")
 MOMENT = re.compile(r"[0-9]{10}|[0-9]{13}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,18}(?:Z|\+00:00)")
 PREFIX = re.compile(
-    rf"(?:{'|'.join(channel.value for channel in Channel)}):|https?://|wamid\."
+    rf"(?:{'|'.join(channel.value for channel in Channel)}):|wamid\."
     r"|arn:[a-z-]{1,20}:[a-z-]{1,40}:[a-z0-9-]{0,30}:"
 )
 PART = re.compile(
-    r"(?P<kind>[A-Z]{2}|(?:att|msg|cnv|med)_)(?P<id>[0-9a-f]{32}(?![0-9A-Za-z])|[0-9a-z]{24,40})"
+    r"(?P<mail>[\w.+%-]+@[\w.-]+)|(?P<host>https?://[^\s/?#]+)"
+    r"|(?P<kind>[A-Z]{2}|(?:att|msg|cnv|med)_)(?P<id>[0-9a-f]{32}(?![0-9A-Za-z])|[0-9a-z]{24,40})"
     r"|(?P<uuid>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
     r"|(?P<number>[0-9]+)|(?P<word>[A-Za-z]+)|(?P<other>[^\x00-\x7f])"
 )
+ARN = re.compile(r"(arn:[a-z-]{1,20}:[a-z-]{1,40}:[a-z0-9-]{0,30}:)([0-9]*)(:[a-z-]{1,30}/)(.*)")
 PHONE = range(8, 16)  # digits
 
 
@@ -54,7 +56,11 @@ class Fakes:
         if self._public(name, str(value)):
             return value
         made = self.text(str(abs(value)))
-        return int(made) if isinstance(value, int) else float(f"{int(made[0]) + 1}.5")
+        return (
+            int(made if len(made) > 6 else made[0])
+            if isinstance(value, int)
+            else float(f"{int(made[0]) + 1}.5")
+        )
 
     def _tree(self, name: str, value: Any) -> Any:
         if isinstance(value, list):
@@ -84,6 +90,8 @@ class Fakes:
 
     def text(self, text: str) -> str:
         """The same text, with each word, number and id of it replaced."""
+        if (arn := ARN.fullmatch(text)) is not None:
+            return f"{arn[1]}{self.text(arn[2])}{arn[3]}{self.text(arn[4])}"
         prefix = found[0] if (found := PREFIX.match(text)) else ""
         return prefix + PART.sub(self._part, text[len(prefix) :])
 
@@ -111,6 +119,10 @@ class Fakes:
 def _shaped(found: re.Match[str], number: int) -> str:
     part = found[0]
     digits = hashlib.sha256(b"fake %d" % number).hexdigest() * (len(part) // 64 + 1)
+    if found["mail"]:
+        return f"person{number}@example.com"
+    if found["host"]:
+        return f"https://h{number}.example"
     if found["id"]:
         return found["kind"] + digits[: len(found["id"])]
     if found["uuid"]:

@@ -18,7 +18,6 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from gateway.cases import described as described
 from gateway.domain import Event, Verified, Webhook, WebhookRequest
 
 CASES = Path(__file__).parent / "cases"

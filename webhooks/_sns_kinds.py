@@ -21,7 +21,7 @@ SPOKEN = frozenset(
     {
         *("eventType", "eventVersion", "messageStatus", "messageType", "totalMessageParts"),
         *("field", "messaging_product", "type", "status", "mime_type", "event", "currency"),
-        *("category", "pricing_model", "code", "isoCountryCode", "detail-type", "source"),
+        *("category", "pricing_model", "code", "isoCountryCode", "detail-type", "source", "reason"),
     }
 )
 WORD = re.compile(r"[^a-z0-9]+")

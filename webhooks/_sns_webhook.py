@@ -258,7 +258,7 @@ class SnsWebhook:
             raise ValueError("it is about a subscription, whose token is a secret")
         if not self.certificate_url:
             raise ValueError("the variables of its cases have no key to sign with")
-        faked = {
+        faked: dict[str, str] = {
             name: fake(name, fields[name])
             for name in ("MessageId", "Subject", "Timestamp")
             if name in fields

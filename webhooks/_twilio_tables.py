@@ -120,5 +120,5 @@ KNOWN = frozenset({*_PLAIN.split(), *GEO, *REFERRAL, *_FILES})
 # Fields that hold nothing but Twilio's own words.
 SPOKEN = frozenset(
     """ApiVersion CallStatus ChannelPrefix ErrorCode EventType MessageStatus MessageType NumMedia
-    NumSegments Price PriceUnit SmsStatus""".split()  # noqa: SIM905
+    NumSegments OptOutType Price PriceUnit SmsStatus""".split()  # noqa: SIM905
 ) | {f"MediaContentType{number}" for number in range(10)}
