@@ -59,7 +59,8 @@ def development(name: str) -> Webhook:
 
 async def stored(store: Store, case: Case) -> str:
     """Puts a golden request into the inbox; its id."""
-    id_, verified = new_id("inb"), await kept(case)
+    id_ = new_id("inb")
+    verified = dataclasses.replace(await kept(case), connection=case.webhook)
     headers = contract.HOOKS[case.webhook].kept_headers
     when = to_ms(case.request.received_at)
     made = Delivery(
