@@ -299,6 +299,8 @@ def write(found: Mapping[str, Sequence[Figure]], facts: Facts, docs: Path = DOCS
     page = docs / "performance.md"
     text = page.read_text()
     parts = {name: table(name, figures) for name, figures in found.items()}
+    if "store" in parts:
+        parts["store"] += "\n\n![p99 while the store grows](growth.svg)"
     if len(found) == len(TABLES):
         parts["machine"] = f"{environment(facts)}\n\n{closing(facts)}"
     for name, part in parts.items():

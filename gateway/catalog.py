@@ -37,9 +37,10 @@ class Entry:
     webhook: type[Any] | None
 
 
+# What comes by a route that several share is the first one's, unless its content tells.
 CATALOG = (
-    Entry(name="aws_ses", family="aws", provider=AwsSes, webhook=AwsSesWebhook),
     Entry(name="aws_sns", family="aws", provider=AwsSns, webhook=AwsSnsWebhook),
+    Entry(name="aws_ses", family="aws", provider=AwsSes, webhook=AwsSesWebhook),
     Entry(name="aws_whatsapp", family="aws", provider=AwsWhatsapp, webhook=AwsWhatsappWebhook),
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
     Entry(name="sendgrid", family="sendgrid", provider=Sendgrid, webhook=SendgridWebhook),

@@ -6,6 +6,7 @@ A character is never cut in two: not an escaped GSM-7 one, not a surrogate pair.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 GSM_BASIC = frozenset(
@@ -16,6 +17,8 @@ GSM_EXTENSION = frozenset("\f^{}\\[~]|€")  # each is an escape and a character
 PLAIN = re.compile(r"[A-Za-z0-9 \n\r!\"#%&'()*+,\-./:;<=>?@_$]*")  # one septet each
 GSM_SINGLE, GSM_PART = 160, 153  # septets; a part gives 7 to its concatenation header
 UCS2_SINGLE, UCS2_PART = 70, 67  # 16-bit units; a part gives 3
+EXPLAINED = 100  # characters that are named as costly
+UNKNOWN_THERE, TWICE = "not in GSM-7: forces UCS-2", "counts twice in GSM-7"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +55,50 @@ def _count(
             segments, room = segments + 1, part
         room -= size
     return Count(encoding, units, segments, costly)
+
+
+@dataclass(frozen=True, slots=True)
+class Costly:
+    """A character that makes a text longer; `position` is where it first stands, from 0."""
+
+    character: str
+    position: int
+    name: str  # in Unicode's words
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What a text costs, and which characters cost it. `remaining` are the units that fit into
+    its last segment."""
+
+    count: int
+    encoding: str
+    characters: int
+    per_segment: int
+    remaining: int
+    costly: tuple[Costly, ...]
+
+
+def explained(text: str) -> Explained:
+    """The count of a text with its reasons: each costly character once, at most `EXPLAINED`."""
+    counted = count(text)
+    wide = counted.encoding == "UCS-2"
+    single, part = (UCS2_SINGLE, UCS2_PART) if wide else (GSM_SINGLE, GSM_PART)
+    room = per = single if counted.segments == 1 else part
+    for character in text:
+        size = _size(character, wide=wide)
+        room = (per if size > room else room) - size
+    why = UNKNOWN_THERE if wide else TWICE
+    blamed = dict.fromkeys(c for c in text if (c in counted.costly if wide else c in GSM_EXTENSION))
+    costly = tuple(
+        Costly(c, text.index(c), unicodedata.name(c, f"U+{ord(c):04X}"), why)
+        for c in list(blamed)[:EXPLAINED]
+    )
+    return Explained(counted.segments, counted.encoding, len(text), per, room, costly)
+
+
+def _size(character: str, *, wide: bool) -> int:
+    if wide:
+        return 2 if ord(character) > 0xFFFF else 1
+    return 2 if character in GSM_EXTENSION else 1

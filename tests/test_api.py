@@ -59,6 +59,7 @@ def test_the_older_names_of_the_chat_ui_are_accepted(idle: Client) -> None:
         session_id="s1",
         channel_id=7,
         sender="agent",
+        outside_window="try",
     )
     assert (message["to"], message["body"], message["channel"]) == (PERSON, "hello", "whatsapp")
     assert message["metadata"] == {"session_id": "s1", "channel_id": 7, "sender": "agent"}

@@ -85,14 +85,14 @@ def test_what_was_accepted_is_replayed_when_it_would_be_refused_by_now(idle: Cli
 
 
 def test_a_repeated_request_outlives_a_change_of_the_provider(url: str, tmp_path: Path) -> None:
-    body = {"body": "x", "template": {"name": "hello"}}
+    body = {"body": "x", "type": "location", "content": {"latitude": 1, "longitude": 2}}
     with in_thread(variables(tmp_path, url), working=False) as console:
         path = answered(console)
         sent = post(console, "k1", to=PERSON, channel="sms", **body)
         reply = post(console, "k1", path, **body)
         assert (sent.status_code, reply.status_code) == (202, 202)
     with in_thread(variables(tmp_path, url, **twilio(NOBODY)), working=False) as client:
-        assert fields(post(client, "k2", to=PERSON, channel="sms", **body)) == ["template"]
+        assert fields(post(client, "k2", to=PERSON, channel="sms", **body)) == ["type"]
         again = post(client, "k1", to=PERSON, channel="sms", **body)
         assert (again.status_code, again.json()) == (202, sent.json())
         answer = post(client, "k1", path, **body)
@@ -102,14 +102,15 @@ def test_a_repeated_request_outlives_a_change_of_the_provider(url: str, tmp_path
 
 def test_a_key_that_is_kept_no_longer_replays_nothing(url: str, tmp_path: Path) -> None:
     with in_thread(variables(tmp_path, url), working=False) as client:
-        body = {"to": PERSON, "body": "x", "template": {"name": "hello"}}
+        place = {"latitude": 1, "longitude": 2}
+        body = {"to": PERSON, "body": "x", "type": "location", "content": place}
         assert post(client, "k1", **body).status_code == 202
     database = Database(url)
     with database.write() as tx:
         tx.run("UPDATE idempotency SET expires_at = 1")
     database.close()
     with in_thread(variables(tmp_path, url, **twilio(NOBODY)), working=False) as client:
-        assert fields(post(client, "k1", **body)) == ["template"]
+        assert fields(post(client, "k1", **body)) == ["type"]
 
 
 def test_a_key_does_not_hide_that_there_is_no_such_conversation(small: Client) -> None:
@@ -132,7 +133,8 @@ def test_older_names_hold_in_an_answer_too(idle: Client) -> None:
 
 @pytest.mark.parametrize("name", ["SMS", "Sms", "sms", "WhatsApp"])
 def test_an_older_name_of_a_channel_is_taken_in_any_case(small: Client, name: str) -> None:
-    message = small.send(recipient_number=PERSON, content="hi", communication_type=name)
+    asked = {"communication_type": name, "outside_window": "try"}
+    message = small.send(recipient_number=PERSON, content="hi", **asked)
     assert message["channel"] == name.lower()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tests.chaos.many import plan
 from tests.chaos.processes import chaos
 from tests.chaos.universe import Broken, Figures, Universe
 from tests.chaos.vendors import Fate, Request, Vendor
+from tests.chaos.writing import Fault
 
 ROOT = Path(__file__).parents[1]
 SEED = 20261122
@@ -74,30 +74,41 @@ def test_another_process_replays_it() -> None:
     assert Universe(SEED, 60).run().trace in again.stdout
 
 
-def broken(seed: int, messages: int) -> str | None:
+Make = Callable[[int, int], Universe]
+
+
+def broken(seed: int, messages: int, make: Make = Universe) -> str | None:
     """What the rules say of a universe, if anything."""
     try:
-        Universe(seed, messages).run()
+        make(seed, messages).run()
     except Broken as said:
         return str(said)
     return None
 
 
-def noticed() -> tuple[int, int, str]:
+def noticed(make: Make = Universe) -> tuple[int, int, str]:
     """The first universe in which a rule is broken, and what is said of it."""
-    for seed, messages in plan(SEED, 40 * 150, 150):
-        said = broken(seed, messages)
+    for seed, messages in plan(SEED, 40 * 100, 100):
+        said = broken(seed, messages, make)
         if said is not None:
             return seed, messages, said
     raise AssertionError("nothing was noticed")
 
 
-def found() -> str:
+def found(make: Make = Universe) -> str:
     """What is said of it, which is the same when it is run again: the step, and the last lines."""
-    seed, messages, said = noticed()
+    seed, messages, said = noticed(make)
     assert said.startswith(f"seed {seed}, step ")
-    assert broken(seed, messages) == said
+    assert broken(seed, messages, make) == said
     return said.splitlines()[0]
+
+
+def stalling(seed: int, messages: int) -> Universe:
+    """A universe of two processes that stall, again and again, for longer than their leases."""
+    universe = Universe(seed, messages)
+    universe.several, universe.weather.often = True, 0.15
+    universe.weather.weights = {Fault.STALL: 1}
+    return universe
 
 
 def lying(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -116,17 +127,26 @@ def test_a_vendor_that_says_no_to_what_it_took_is_noticed(monkeypatch: pytest.Mo
     assert "was taken, and came again" in found()
 
 
+def test_processes_that_stall_beyond_their_leases_break_no_rule() -> None:
+    for seed, messages in plan(SEED, 500, 100):
+        assert broken(seed, messages, stalling) is None
+
+
 def test_a_begin_without_its_fence_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = deliveries._begin
 
     def begin(tx: Any, thread: Thread | None, item: Any, *, opted_out: bool) -> bool:
-        if thread is not None and thread.entry is not None and thread.entry["lease_token"]:
-            item = replace(item, due=replace(item.due, token=thread.entry["lease_token"]))
-        return real(tx, thread, item, opted_out=opted_out)
+        entry = thread.entry if thread is not None else None
+        if entry is None:
+            return real(tx, thread, item, opted_out=opted_out)
+        was = entry["lease_token"], entry["lease_until"]
+        entry.update(lease_token=item.due.token, lease_until=tx.now + 1)
+        begun = real(tx, thread, item, opted_out=opted_out)
+        entry["lease_token"], entry["lease_until"] = was
+        return begun
 
     monkeypatch.setattr(deliveries, "_begin", begin)
-    said = found()
-    assert "an attempt began" in said or "came to vendors" in said
+    assert "without a lease that holds" in found(stalling)
 
 
 def test_an_opt_out_that_is_not_looked_at_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,11 @@ def test_they_go_in_pieces(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_each_kind_is_found_by_an_index_of_its_own(store: Store) -> None:
-    for verdict in ("parked", "foreign"):
+    known = {
+        "parked": ("ix_receipts_parked", "ix_receipts_missed"),
+        "foreign": ("ix_receipts_foreign",),
+    }
+    for verdict, indexes in known.items():
         sql = f"SELECT id FROM receipts WHERE verdict = '{verdict}' AND received_at < 1 LIMIT 9"
         if store.database.sqlite:
             plan = store.rows(f"EXPLAIN QUERY PLAN {sql}")
@@ -68,7 +72,7 @@ def test_each_kind_is_found_by_an_index_of_its_own(store: Store) -> None:
             with store.database.write() as tx:
                 tx.run("SET LOCAL enable_seqscan = off")
                 plan = tx.run(f"EXPLAIN {sql}").fetchall()
-        assert f"ix_receipts_{verdict}" in str(plan)
+        assert any(index in str(plan) for index in indexes)
 
 
 @pytest.mark.parametrize(

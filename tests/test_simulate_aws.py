@@ -133,7 +133,7 @@ def test_what_nobody_could_read_is_not_posted(served: Served) -> None:
 def test_a_provider_that_is_not_there_is_told(served: Served) -> None:
     done = served.desk.run(*SAYS, "--body", "hi", "--provider", "azure")
     assert done.code == 2
-    assert "aws_sns, aws_whatsapp, console, twilio" in done.err
+    assert "aws_ses, aws_sns, aws_whatsapp, console, sendgrid, twilio" in done.err
 
 
 def test_production_can_sign_nothing_as_aws(tmp_path: Path) -> None:

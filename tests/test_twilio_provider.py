@@ -145,9 +145,11 @@ def test_twilio_is_not_given_a_callback_that_it_would_refuse_the_message_for() -
     assert TWILIO.provider is not None
     made = TWILIO.provider(settings_of(TWILIO, "https://api.twilio.com"), http=None, timeout=1.0)
     for url in ("http://127.0.0.1:8000/x", "https://gate_way.example.com/x", None, ""):
-        assert "status_callback" not in made._fields(message(body="x", callback_url=url))
-    kept = made._fields(message(body="x", callback_url="https://gateway.example.com/x"))
-    assert kept["status_callback"] == "https://gateway.example.com/x#rc=3&rp=all"
+        assert made._callback(url) is None
+    assert (
+        made._callback("https://gateway.example.com/x")
+        == "https://gateway.example.com/x#rc=3&rp=all"
+    )
 
 
 # --- what answers mean

@@ -40,7 +40,7 @@ Recognise = Callable[[Mapping[str, Any]], bool]
 Read = Callable[[Inner], Sequence[Event]]
 
 # A person may write the first in a text: it is looked for among the members only.
-WHATSAPP = (_sns_whatsapp.ENTRY, "aws_whatsapp")
+OTHERS = {_sns_whatsapp.ENTRY: "aws_whatsapp", "mail": "aws_ses"}
 
 KINDS: tuple[tuple[Recognise, Read], ...] = (
     (
@@ -60,14 +60,14 @@ KINDS: tuple[tuple[Recognise, Read], ...] = (
 
 def product(message: str) -> str | None:
     """The webhook whose content this is, whichever topic and route it came by; None: no matter."""
-    member, name = WHATSAPP
-    if f'"{member}"' not in message:
+    if not any(f'"{member}"' in message for member in OTHERS):
         return None
     try:
         facts = read_json(message)
     except ValueError:
         return None
-    return name if isinstance(facts, dict) and member in facts else None
+    found = facts if isinstance(facts, dict) else {}
+    return next((name for member, name in OTHERS.items() if member in found), None)
 
 
 def read(message: str, published: datetime, key: str) -> Sequence[Event]:

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.api import rehearsal
 from gateway.api.context import Context
 from gateway.api.messages import (
     accepted,
@@ -32,6 +33,7 @@ from gateway.api.reading import (
     validate,
 )
 from gateway.api.schemas import Reply
+from gateway.outbound import Draft
 from gateway.store import conversation_lists, queries
 from gateway.store.accepts import Accepted
 from gateway.store.conversation_lists import Place
@@ -121,12 +123,16 @@ async def reply(request: Request, context: Context, identity: Identity) -> Respo
     value = await json_body(request, context)
     key = idempotency_key(request, context, f"POST /api/conversations/{id_}/messages", value)
 
-    async def accept() -> Accepted:
+    async def draft() -> Draft:
         wanted = validate(Reply, value)
         thread = await thread_of(context, identity, id_)
-        draft = draft_of(wanted, thread.channel, thread.address, thread)
-        return await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key)
+        return draft_of(wanted, thread.channel, thread.address, thread)
 
+    async def accept() -> Accepted:
+        return await context.outbound.accept(await draft(), tenant_id=identity.tenant_id, key=key)
+
+    if rehearsal.asked(request):
+        return await rehearsal.rehearse(context, identity, await draft())
     return accepted(await once(accept(), context, identity, key))
 
 
@@ -195,6 +201,8 @@ OPERATIONS = (
         answer="Message",
         status=202,
         body=Reply,
+        query=rehearsal.QUERY,
+        also=rehearsal.GOOD,
         headers=("Idempotency-Key",),
         errors=(400, 404, 408, 413, 415, 422),
         tag="Conversations",

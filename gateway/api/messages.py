@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import emails
+from gateway.api import rehearsal
 from gateway.api.auth import header
 from gateway.api.context import Context
 from gateway.api.operation import PAGE, Operation
@@ -53,14 +54,18 @@ async def create(request: Request, context: Context, identity: Identity) -> Resp
     value = await json_body(request, context)
     key = idempotency_key(request, context, ROUTE, value)
 
-    async def accept() -> Accepted:
+    async def draft() -> Draft:
         wanted = validate(NewMessage, value)
         thread = None
         if wanted.conversation_id is not None:
             thread = await thread_of(context, identity, wanted.conversation_id, wanted.channel)
-        draft = draft_of(wanted, wanted.channel, wanted.to, thread)
-        return await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key)
+        return draft_of(wanted, wanted.channel, wanted.to, thread)
 
+    async def accept() -> Accepted:
+        return await context.outbound.accept(await draft(), tenant_id=identity.tenant_id, key=key)
+
+    if rehearsal.asked(request):
+        return await rehearsal.rehearse(context, identity, await draft())
     return accepted(await once(accept(), context, identity, key))
 
 
@@ -307,6 +312,8 @@ OPERATIONS = (
         answer="Message",
         status=202,
         body=NewMessage,
+        query=rehearsal.QUERY,
+        also=rehearsal.GOOD,
         headers=("Idempotency-Key",),
         errors=(400, 408, 413, 415, 422),
     ),

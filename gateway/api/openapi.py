@@ -25,6 +25,7 @@ PARAMETERS: dict[str, Any] = {
     "until": {"type": "string", "format": "date-time"},
     "interval": {"type": "string", "enum": ["hour", "day"], "default": "day"},
     "q": {"type": "string", "minLength": 1, "maxLength": QUESTION},
+    "dry_run": {"type": "string", "enum": ["true", "false"], "default": "false"},
     "unread": {"type": "string", "enum": ["true", "false"]},
     "created_after": {"type": "string", "format": "date-time"},
     "created_before": {"type": "string", "format": "date-time"},

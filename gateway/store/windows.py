@@ -19,19 +19,32 @@ if TYPE_CHECKING:
 def closed(tx: Tx, items: Sequence[NewMessage]) -> dict[str, WindowClosed]:
     """Those that are refused, by the message's id. What is sent later has to be in the window
     then. Where no message is held to a window, that is no look at all."""
-    bound = {item.row["id"]: item for item in items if item.window}
+    bound = [item for item in items if item.window]
     if not bound:
         return {}
-    places = {id_: _places(item) for id_, item in bound.items()}
+    last = heard(tx, bound)
+    found = {item.row["id"]: refusal(item, last.get(item.row["id"]), tx.now) for item in bound}
+    return {id_: error for id_, error in found.items() if error is not None}
+
+
+def heard(tx: Tx, items: Sequence[NewMessage]) -> dict[str, int]:
+    """When the people of messages wrote last, where they did, by the message's id."""
+    places = {item.row["id"]: _places(item) for item in items}
     known = conversations.standing(tx, [key for keys in places.values() for key in keys])
-    refused: dict[str, WindowClosed] = {}
-    for id_, item in bound.items():
-        heard = [known[key]["last_inbound_at"] for key in places[id_] if key in known]
-        last = max((at for at in heard if at is not None), default=None)
-        until = windows.expires(item.window, last)
-        if until is None or until <= max(tx.now, item.row["send_at"] or 0):
-            refused[id_] = WindowClosed(Channel(item.row["channel"]), until)
-    return refused
+    last: dict[str, int] = {}
+    for id_, keys in places.items():
+        times = [known[key]["last_inbound_at"] for key in keys if key in known]
+        if wrote := [at for at in times if at is not None]:
+            last[id_] = max(wrote)
+    return last
+
+
+def refusal(item: NewMessage, last: int | None, now: int) -> WindowClosed | None:
+    """Why a message is refused, whose person wrote last at that time."""
+    until = windows.expires(item.window, last)
+    if not item.window or (until is not None and until > max(now, item.row["send_at"] or 0)):
+        return None
+    return WindowClosed(Channel(item.row["channel"]), until)
 
 
 def _places(item: NewMessage) -> list[Key]:

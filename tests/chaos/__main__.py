@@ -57,12 +57,12 @@ def through_processes(seed: int, messages: int) -> int:
     """Half of them alone on SQLite, half with workers on PostgreSQL; 1 where a rule was broken."""
     from tests.databases import postgres_server
 
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))  # stays where something is broken
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as name,
         postgres_server(Path(name)) as server,
     ):
-        folder = Path(tempfile.mkdtemp(prefix="chaos-"))  # stays where something is broken
         for title, part, url, workers in (
             ("SQLite, one process", messages // 2, f"sqlite:///{folder / 'gateway.db'}", 0),
             ("PostgreSQL, three processes", messages - messages // 2, server.migrated(), 2),
@@ -75,7 +75,7 @@ def through_processes(seed: int, messages: int) -> int:
                 return 1
             said = ", ".join(f"{name} {count:,}" for name, count in figures.most_common())
             print(f"{title}: {part:,} messages in {time.monotonic() - began:.0f} s: {said}")
-        shutil.rmtree(folder)
+    shutil.rmtree(folder)
     return 0
 
 

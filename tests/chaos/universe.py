@@ -142,7 +142,8 @@ class Universe:
             self.loop.failure = self.loop.failure or task.exception()
 
     async def _run(self) -> Counter[str]:
-        await self.start()
+        for _ in range(2 if self.several else 1):
+            await self.start()
         beside = [
             self.begin(Monkey(self).plays()),
             self.begin(self._moods()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -74,13 +74,14 @@ class Weather:
 
     luck: random.Random
     often: float
+    weights: Mapping[Fault, int] = field(default_factory=lambda: WEIGHTS)
     faults: Counter[str] = field(default_factory=Counter)
 
     def draw(self) -> Fault | None:
         """What goes wrong with the next batch, if anything."""
         if not self.often or self.luck.random() >= self.often:
             return None
-        fault = self.luck.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        fault = self.luck.choices(list(self.weights), list(self.weights.values()))[0]
         self.faults[fault.value] += 1
         return fault
 

@@ -87,6 +87,5 @@ def downgrade() -> None:
     op.drop_table("conversation_notes")
     op.drop_index("ix_conversation_labels_label", table_name="conversation_labels")
     op.drop_table("conversation_labels")
-    with op.batch_alter_table("conversations", schema=None) as batch_op:
-        for name in ("own_name", "labels", "assignee"):
-            batch_op.drop_column(name)
+    for name in ("own_name", "labels", "assignee"):
+        op.drop_column("conversations", name)  # a copy of the table would break what refers to it

@@ -1,0 +1,96 @@
+"""`?dry_run=true`: what would become of a message. Nothing is stored, and no vendor is asked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import routing, segments
+from gateway.api.context import Context
+from gateway.api.problems import unprocessable
+from gateway.api.reading import answer
+from gateway.api.templates import refusal
+from gateway.clock import show, to_ms
+from gateway.domain import WINDOWS, Channel
+from gateway.outbound import Draft
+from gateway.outgoing import needs_of
+from gateway.routing import PROBE, READY, Pick
+from gateway.store.accepts import NewMessage
+from gateway.store.claims import names
+from gateway.store.keys import Identity
+from gateway.store.rehearsals import Known, known
+
+QUERY = ("dry_run",)
+GOOD = ((200, "With dry_run=true: what would become of it; nothing is stored or sent"),)
+
+
+def asked(request: Request) -> bool:
+    """Whether a request is only a rehearsal."""
+    text = request.query_params.get("dry_run", "false")
+    if text not in ("true", "false"):
+        raise unprocessable([("dry_run", "must be true or false")])
+    return text == "true"
+
+
+async def rehearse(context: Context, identity: Identity, draft: Draft) -> Response:
+    """What would become of a message; problems are those that it would have."""
+    draft = await context.outbound.with_files(draft, identity.tenant_id)
+    new = context.outbound.prepare(draft, identity.tenant_id)
+    now = to_ms(context.clock.now())
+    found: Known = await context.reader.call(known, new, now)
+    if found.refused is not None:
+        raise await refusal(context, found.refused)
+    row = new.row
+    return answer(
+        {
+            "normalised": {"to": row["to_address"], "from": row["from_address"]},
+            "channel": row["channel"],
+            "type": row["type"],
+            "segments": _segments(new),
+            "route": _route(context, new),
+            "price": None,
+            "window": _window(new, found, now),
+            "opt_out": {"state": found.state.value, "since": show(found.since)},
+        }
+    )
+
+
+def _segments(new: NewMessage) -> dict[str, Any] | None:
+    if new.row["segments"] is None:
+        return None
+    return asdict(segments.explained(new.row["body"]))
+
+
+def _window(new: NewMessage, found: Known, now: int) -> dict[str, Any]:
+    """The window at the time of the sending; a channel that has none is always open."""
+    until, then = found.expires_at, max(now, new.row["send_at"] or 0)
+    free = Channel(new.row["channel"]) not in WINDOWS
+    return {"open": free or (until is not None and until > then), "expires_at": show(until)}
+
+
+def _route(context: Context, new: NewMessage) -> list[dict[str, Any]]:
+    """The chain as it would be asked at this moment, and those of it that would not be."""
+    board, row = context.board, new.row
+    found = board.pick(row, new.route)
+    chosen = found.provider if isinstance(found, Pick) else None
+    order = board.order(row["channel"], names(new.route))
+    entries = [(name, None if name == chosen else _why_not(context, row, name)) for name in order]
+    for route in context.chains.get(Channel(row["channel"]), ()):
+        if route.name not in order:
+            lacking = routing.lacks(route.capabilities, needs_of(row))
+            why = "another_sender" if lacking is None else f"cannot send {lacking}"
+            entries.append((route.name, why))
+    return [
+        {"provider": name, "position": place, "would_be_asked": name == chosen, "why_not": why}
+        for place, (name, why) in enumerate(entries, 1)
+    ]
+
+
+def _why_not(context: Context, row: dict[str, Any], name: str) -> str:
+    known_here = context.board.routes.get(name)
+    key = context.board.sender(row, known_here).key if known_here is not None else ""
+    word = context.board.may(name, key).word
+    return "another_first" if word in (READY, PROBE) else word
