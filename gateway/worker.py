@@ -16,6 +16,7 @@ from gateway.circuits import Probe
 from gateway.clock import new_id
 from gateway.domain import Clock, Provider
 from gateway.errors import OutcomeUnknown, StoreUnavailable
+from gateway.estimates import Estimates
 from gateway.outgoing import explained
 from gateway.own_files import OwnFiles
 from gateway.patience import woken
@@ -47,6 +48,7 @@ class Worker:
         *,
         origin: str,
         own_files: OwnFiles | None = None,
+        estimates: Estimates | None = None,
         on_answer: OnAnswer = lambda outcome, seconds: None,
         only_process: bool = False,
     ) -> None:
@@ -64,6 +66,7 @@ class Worker:
             own_files=own_files,
             on_answer=on_answer,
         )
+        self._estimates = estimates or Estimates(clock)
         self._only_process = only_process
         self._wake = asyncio.Event()
         self._free = limits.seats
@@ -107,6 +110,7 @@ class Worker:
             able=self._board.able(),
             why=explained(pick),
             instead=sender if sender.address != new.row["from_address"] else None,
+            estimate=self._estimates.of(new.row, route.name),
         )
         return True
 
@@ -258,6 +262,7 @@ class Worker:
             sender.key or None,
             why=explained(pick),
             instead=instead,
+            estimate=self._estimates.of(due.message, route.name),
         )
 
     async def _begin(self, attempt: Attempt, probe: Probe | None) -> bool:
