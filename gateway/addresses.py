@@ -84,12 +84,12 @@ NORTH_AMERICA = ("+1", 5)  # its countries differ by their area codes
 SHARED = 8  # characters of a number that tell apart the countries which share another code
 
 
-def country(channel: Channel, address: str) -> str | None:
+def country(channel: str, address: str) -> str | None:
     """Where a person's number is of (ISO 3166, two letters), as far as its first digits tell."""
-    if channel is Channel.EMAIL:
+    if channel == Channel.EMAIL:
         return None
-    if is_user_id(channel, address):
-        return address[:2]
+    if not address.startswith("+"):
+        return address[:2] if is_user_id(Channel(channel), address) else None
     for width in (2, 3, 4):
         regions = _regions(address[:width])
         if regions:
