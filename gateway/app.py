@@ -48,6 +48,7 @@ from gateway.store.retention import PIECE, PRUNE, Kept
 from gateway.switchboard import Switchboard
 from gateway.templates import Templates
 from gateway.thumbnails import Thumbnails
+from gateway.unsubscribes import Unsubscribes
 from gateway.uploads import Uploads
 from gateway.worker import Worker
 from providers._http import Http
@@ -94,6 +95,7 @@ class Gateway:
         )
         self.thumbnails = Thumbnails(self.files)
         self.links = Links(self.batcher, self.reader, self.clock, settings.origin)
+        self.unsubscribes = Unsubscribes(self.batcher, self.reader, settings.reachable)
         self.own_files = OwnFiles(self.reader, self.files, self.links, settings.origin)
 
     def _receiving(self) -> None:
@@ -126,6 +128,7 @@ class Gateway:
             origin=settings.origin,
             own_files=self.own_files,
             estimates=self.estimates,
+            unsubscribes=self.unsubscribes,
             on_answer=self.metrics.answer,
             only_process=self.database.sqlite,
         )
@@ -138,6 +141,7 @@ class Gateway:
             idempotency=settings.idempotency_retention,
             local=self.worker if self.working else None,
             own_files=self.own_files,
+            reachable=settings.reachable is not None,
         )
 
     def _beside(self) -> None:

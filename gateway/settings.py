@@ -215,6 +215,13 @@ class Settings(BaseModel):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.public_url or f"http://{host}:{self.port}"
 
+    @property
+    def reachable(self) -> str | None:
+        """The same, where people's mail programs may be told it: they want https (RFC 8058), and
+        reach no address that was never set. In development any will do."""
+        told = (self.public_url or "").startswith("https://") or self.development
+        return self.origin if told else None
+
     @cached_property
     def store_url(self) -> str:
         """The database's URL for SQLAlchemy. Holds a password: never printed."""

@@ -27,6 +27,7 @@ from gateway.store.batcher import Batcher
 from gateway.store.claims import CLAIM, RELEASE, Claim, Due, Release, names
 from gateway.store.deliveries import BEGIN, SWEEPING, Attempt, Sweep
 from gateway.switchboard import Switchboard
+from gateway.unsubscribes import Unsubscribes
 
 log = logging.getLogger("gateway.worker")
 
@@ -49,6 +50,7 @@ class Worker:
         origin: str,
         own_files: OwnFiles | None = None,
         estimates: Estimates | None = None,
+        unsubscribes: Unsubscribes | None = None,
         on_answer: OnAnswer = lambda outcome, seconds: None,
         only_process: bool = False,
     ) -> None:
@@ -64,6 +66,7 @@ class Worker:
             limits,
             origin=origin,
             own_files=own_files,
+            unsubscribes=unsubscribes,
             on_answer=on_answer,
         )
         self._estimates = estimates or Estimates(clock)

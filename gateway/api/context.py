@@ -30,6 +30,7 @@ from gateway.store.reader import Reader
 from gateway.switchboard import Switchboard
 from gateway.templates import Templates
 from gateway.thumbnails import Thumbnails
+from gateway.unsubscribes import Unsubscribes
 from gateway.uploads import Uploads
 
 log = logging.getLogger("gateway.media")
@@ -61,6 +62,7 @@ class Context:
     uploads: Uploads
     thumbnails: Thumbnails
     links: Links
+    unsubscribes: Unsubscribes
     bounds: Bounds
     providers: Mapping[str, Provider]
     chains: Mapping[Channel, tuple[Route, ...]]
