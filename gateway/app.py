@@ -11,7 +11,7 @@ import logging
 import secrets
 from dataclasses import dataclass, field
 
-from gateway import backfill, catalog, lookups
+from gateway import backfill, catalog, lookups, prices
 from gateway._spool_drain import Drain
 from gateway.adapters import adapters, file_store
 from gateway.backfill import BackfillWorker
@@ -20,6 +20,7 @@ from gateway.circuits import Circuits
 from gateway.clock import SystemClock
 from gateway.confirmations import ConfirmationWorker
 from gateway.domain import Backfills, Clock, Confirms, LooksUp, MediaFetcher
+from gateway.estimates import Estimates
 from gateway.events import Hub
 from gateway.fetched import readings
 from gateway.files import Incoming
@@ -47,6 +48,7 @@ from gateway.store.retention import PIECE, PRUNE, Kept
 from gateway.switchboard import Switchboard
 from gateway.templates import Templates
 from gateway.thumbnails import Thumbnails
+from gateway.unsubscribes import Unsubscribes
 from gateway.uploads import Uploads
 from gateway.worker import Worker
 from providers._http import Http
@@ -66,11 +68,13 @@ class Gateway:
     def __post_init__(self) -> None:
         settings = self.environment.settings
         self.settings = settings
+        self.prices = prices.load(settings.prices_file, catalog.providers())
         self.http = Http()
         self.adapters = adapters(self.environment, self.http)
         self.metrics = Metrics(
             self.clock, hook_names(), self.adapters.providers, self.adapters.webhooks
         )
+        self.estimates = Estimates(self.clock, self.prices)
         self.database = Database(settings.store_url, retry=settings.retry)
         self.batcher = Batcher(self.database, self._committed, self.metrics.batch)
         self.reader = Reader(self.database)
@@ -91,6 +95,7 @@ class Gateway:
         )
         self.thumbnails = Thumbnails(self.files)
         self.links = Links(self.batcher, self.reader, self.clock, settings.origin)
+        self.unsubscribes = Unsubscribes(self.batcher, self.reader, settings.reachable)
         self.own_files = OwnFiles(self.reader, self.files, self.links, settings.origin)
 
     def _receiving(self) -> None:
@@ -122,6 +127,8 @@ class Gateway:
             limits(settings),
             origin=settings.origin,
             own_files=self.own_files,
+            estimates=self.estimates,
+            unsubscribes=self.unsubscribes,
             on_answer=self.metrics.answer,
             only_process=self.database.sqlite,
         )
@@ -134,6 +141,7 @@ class Gateway:
             idempotency=settings.idempotency_retention,
             local=self.worker if self.working else None,
             own_files=self.own_files,
+            reachable=settings.reachable is not None,
         )
 
     def _beside(self) -> None:

@@ -43,7 +43,7 @@ def asgi(gateway: Gateway) -> ASGIApp:
 def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
     """Every route, and again those without parameters by method and path."""
     from gateway.analytics import Analytics
-    from gateway.api import health, media, openapi
+    from gateway.api import health, media, openapi, unsubscribe
     from gateway.api.auth import Keys
     from gateway.api.context import Bounds, Context
     from gateway.api.reading import answer
@@ -62,6 +62,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         uploads=gateway.uploads,
         thumbnails=gateway.thumbnails,
         links=gateway.links,
+        unsubscribes=gateway.unsubscribes,
         bounds=Bounds(
             settings.request_max_bytes,
             settings.request_timeout,
@@ -78,6 +79,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         analytics=Analytics(gateway.reader, gateway.clock),
         restores=gateway.restores,
         templates=gateway.templates,
+        estimates=gateway.estimates,
         spool=gateway.spool,
     )
 
@@ -97,6 +99,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         WebRoute("/health", health.alive),
         WebRoute("/health/ready", health.ready(context)),
         WebRoute("/media/{id}", media.linked(context)),
+        WebRoute(unsubscribe.PATH, unsubscribe.endpoint(context), methods=["GET", "POST"]),
         WebRoute("/openapi.json", document),
         WebRoute("/docs", docs),
         *web_routes(),

@@ -65,6 +65,19 @@ def normalised(
     return {name: value for name, value in kept.items() if value}
 
 
+def unsubscribing(
+    kept: Mapping[str, Any], *, urgent: bool, reachable: bool
+) -> Iterable[tuple[str, str]]:
+    """What speaks against an address to unsubscribe at (RFC 8058)."""
+    field = "email.unsubscribe"
+    if not reachable:
+        yield field, "needs PUBLIC_URL, an https address at which people reach this gateway"
+    if any(everybody(kept)):
+        yield field, "is for one person: whoever gets a copy would unsubscribe somebody else"
+    if urgent:
+        yield field, "is not for what is urgent: nobody unsubscribes from a code or an alarm"
+
+
 def answered(subject: str | None, extra: Mapping[str, Any]) -> Answered:
     """An email that is answered, as it is stored."""
     parts = extra.get("email", {})

@@ -4,13 +4,12 @@ signed, for one file of one tenant, and ends.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from enum import Enum
 
 from gateway.domain import Clock
-from gateway.store import signing
+from gateway.signing import SigningKeys, signed
 from gateway.store.batcher import Batcher
 from gateway.store.reader import Reader
 
@@ -32,11 +31,9 @@ class Links:
     """Signs links to files, and tells whether one holds."""
 
     def __init__(self, batcher: Batcher, reader: Reader, clock: Clock, origin: str) -> None:
-        self._batcher = batcher
-        self._reader = reader
+        self._keys = SigningKeys(batcher, reader, PURPOSE)
         self._clock = clock
         self._origin = origin
-        self._keys: dict[str, bytes] = {}
 
     async def url(self, tenant_id: str, id_: str, seconds: float) -> str:
         """An address of a file for so long, as far as that is sensible.
@@ -44,11 +41,7 @@ class Links:
         Raises:
             StoreUnavailable, OutcomeUnknown: the tenant's key cannot be had.
         """
-        key = await self._key(tenant_id)
-        if key is None:
-            await self._batcher.submit(signing.MAKE, (tenant_id, PURPOSE))
-            key = await self._key(tenant_id)
-        assert key is not None
+        key = await self._keys.made(tenant_id)
         lasts = min(max(seconds, LEAST), MOST)
         expires = str(int(self._clock.now().timestamp() + lasts))
         signature = _sign(key, tenant_id, id_, expires)
@@ -58,7 +51,7 @@ class Links:
         """Whether a link to a file of a tenant holds."""
         if not (EXPIRES.fullmatch(expires) and SIGNATURE.fullmatch(signature)):
             return Verdict.WRONG
-        key = await self._key(tenant_id)
+        key = await self._keys.known(tenant_id)
         if key is None:
             return Verdict.WRONG
         if not hmac.compare_digest(_sign(key, tenant_id, id_, expires), signature):
@@ -66,15 +59,6 @@ class Links:
         over = self._clock.now().timestamp() >= int(expires)
         return Verdict.OVER if over else Verdict.HOLDS
 
-    async def _key(self, tenant_id: str) -> bytes | None:
-        known = self._keys.get(tenant_id)
-        if known is None:
-            known = await self._reader.call(signing.find, tenant_id, PURPOSE)
-            if known is not None:
-                self._keys[tenant_id] = known
-        return known
-
 
 def _sign(key: bytes, tenant_id: str, id_: str, expires: str) -> str:
-    said = "\n".join((PURPOSE, tenant_id, id_, expires)).encode()
-    return hmac.new(key, said, hashlib.sha256).hexdigest()
+    return signed(key, PURPOSE, tenant_id, id_, expires).hex()

@@ -28,6 +28,7 @@ class Source(StrEnum):
     """Who said so."""
 
     KEYWORD = "keyword"  # the person, in a message
+    UNSUBSCRIBE = "unsubscribe"  # the person, at the address of an email of ours
     VENDOR = "vendor"  # a vendor, of a message of ours or of what the person told it
     API = "api"
     CLI = "cli"

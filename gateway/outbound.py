@@ -121,6 +121,7 @@ class Outbound:
         idempotency: float,
         local: Local | None = None,
         own_files: OwnFiles | None = None,
+        reachable: bool = True,
     ) -> None:
         self._batcher = batcher
         self._routes = routes
@@ -130,6 +131,7 @@ class Outbound:
         self.expiry = int(expiry * 1000)
         self._local = local
         self._own_files = own_files
+        self._reachable = reachable  # by people's mail programs
         self._kept = int(idempotency * 1000)
 
     async def accept(
@@ -328,7 +330,11 @@ class Outbound:
         parts = dict(draft.email or {})
         if not parts.get("from_name") and draft.sender is not None and "<" in draft.sender:
             parts["from_name"] = draft.sender.rpartition("<")[0].strip().strip('"').strip()
-        return emails.normalised(parts, answered, problems)
+        kept = emails.normalised(parts, answered, problems)
+        if kept.get("unsubscribe"):
+            urgent = draft.priority is Priority.URGENT
+            problems += emails.unsubscribing(kept, urgent=urgent, reachable=self._reachable)
+        return kept
 
     def _content(self, draft: Draft, kind: MessageType, problems: list[tuple[str, str]]) -> None:
         said = draft.body or draft.media or draft.template or draft.html

@@ -102,6 +102,13 @@ async def with_files(message: OutboundMessage, own: OwnFiles, tenant_id: str) ->
     return replace(message, media=await own.outbound(tenant_id, message.media, lasts))
 
 
+def has_unsubscribe(row: Row) -> bool:
+    """Whether a stored message is an email that people unsubscribe from with one click."""
+    if row["channel"] != Channel.EMAIL or not row["extra"]:
+        return False
+    return bool(json.loads(row["extra"]).get("email", {}).get("unsubscribe"))
+
+
 def needs_of(row: Row) -> Needs:
     """What a stored message asks of a provider, but for where its files are."""
     extra = json.loads(row["extra"]) if row["extra"] else {}

@@ -27,7 +27,7 @@ from gateway.errors import (
     Throttled,
     Unreachable,
 )
-from gateway.outgoing import outgoing, with_files
+from gateway.outgoing import has_unsubscribe, outgoing, with_files
 from gateway.own_files import OwnFiles
 from gateway.routing import Retry, Tried
 from gateway.store.batcher import Batcher
@@ -35,6 +35,7 @@ from gateway.store.claims import Due, names
 from gateway.store.deliveries import SETTLE, Attempt, Outcome
 from gateway.store.reports import REPORT, Report
 from gateway.switchboard import Switchboard
+from gateway.unsubscribes import Unsubscribes
 
 log = logging.getLogger("gateway.worker")
 
@@ -79,6 +80,7 @@ class Sending:
         *,
         origin: str,
         own_files: OwnFiles | None,
+        unsubscribes: Unsubscribes | None,
         on_answer: OnAnswer,
     ) -> None:
         self._batcher = batcher
@@ -88,6 +90,7 @@ class Sending:
         self._limits = limits
         self._origin = origin
         self._own_files = own_files
+        self._unsubscribes = unsubscribes
         self._on_answer = on_answer
         self.stopping = False  # then whoever is cut off is unknown
         self.late: set[asyncio.Task[None]] = set()
@@ -121,17 +124,19 @@ class Sending:
         if spent > self._limits.lease - self._limits.send - GRACE:
             late = Unreachable("the lease would not have outlived the send", code="late")
             return Outcome(attempt, error=late, retry_in=0)
-        sending = self._sent(route.name, message, attempt.due.tenant_id)
+        sending = self._sent(route.name, message, attempt.due)
         within = self._limits.send + GRACE  # the adapter's own time is shorter
         asked = self._clock.monotonic()
         outcome = await self._heard(sending, attempt, within)
         self._on_answer(outcome, self._clock.monotonic() - asked)
         return outcome
 
-    async def _sent(self, name: str, message: OutboundMessage, tenant_id: str) -> Receipt:
-        """Asks the provider, once it has addresses of our own files that it can use."""
+    async def _sent(self, name: str, message: OutboundMessage, due: Due) -> Receipt:
+        """Asks the provider, once the message has the addresses of ours that it needs."""
         if self._own_files is not None:
-            message = await with_files(message, self._own_files, tenant_id)
+            message = await with_files(message, self._own_files, due.tenant_id)
+        if self._unsubscribes is not None and has_unsubscribe(due.message):
+            message = await self._unsubscribes.linked(message, due.tenant_id)
         return await self._providers[name].send(message)
 
     async def _listen(self, attempt: Attempt, late: Awaitable[Receipt]) -> None:

@@ -121,6 +121,7 @@ class Settings(BaseModel):
     whatsapp_providers: Names = ()
     email_providers: Names = ()
     default_region: str | None = None  # for numbers written without a country code
+    prices_file: Path | None = None
 
     send_timeout: Duration = 10.0
     worker_seats: int = Field(default=256, ge=1, le=4096)
@@ -213,6 +214,13 @@ class Settings(BaseModel):
         """The address that vendors were told to call, without a slash at its end."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.public_url or f"http://{host}:{self.port}"
+
+    @property
+    def reachable(self) -> str | None:
+        """The same, where people's mail programs may be told it: they want https (RFC 8058), and
+        reach no address that was never set. In development any will do."""
+        told = (self.public_url or "").startswith("https://") or self.development
+        return self.origin if told else None
 
     @cached_property
     def store_url(self) -> str:

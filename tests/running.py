@@ -9,7 +9,6 @@ import queue
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from gateway.app import Gateway
 from gateway.asgi import asgi
 from gateway.commands.server import configured
 from gateway.settings import Environment
+from tests import forked
 
 KEY = "a-key-for-tests-of-at-least-32-characters"
 TOKEN = "twilio-token-of-the-tests"
@@ -297,8 +297,8 @@ class Process:
         inherited = {n: os.environ[n] for n in ("PATH", "HOME", "LD_PRELOAD") if n in os.environ}
         own = {"PORT": str(self.port), "PYTHONPATH": str(ROOT)}  # this checkout, installed or not
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *self.program],
+            self.process = forked.start(
+                self.program,
                 env={**inherited, **self.environment, **own},
                 stdout=log,
                 stderr=log,

@@ -15,6 +15,7 @@ from gateway.api.auth import Keys
 from gateway.api.problems import Problem, unprocessable
 from gateway.domain import Channel, Clock, FileStore, Provider
 from gateway.errors import FilesUnavailable, OutcomeUnknown, StoreUnavailable
+from gateway.estimates import Estimates
 from gateway.events import Hub
 from gateway.gestures import Gestures
 from gateway.links import Links
@@ -29,6 +30,7 @@ from gateway.store.reader import Reader
 from gateway.switchboard import Switchboard
 from gateway.templates import Templates
 from gateway.thumbnails import Thumbnails
+from gateway.unsubscribes import Unsubscribes
 from gateway.uploads import Uploads
 
 log = logging.getLogger("gateway.media")
@@ -60,6 +62,7 @@ class Context:
     uploads: Uploads
     thumbnails: Thumbnails
     links: Links
+    unsubscribes: Unsubscribes
     bounds: Bounds
     providers: Mapping[str, Provider]
     chains: Mapping[Channel, tuple[Route, ...]]
@@ -70,6 +73,7 @@ class Context:
     analytics: Analytics
     restores: Restores
     templates: Templates
+    estimates: Estimates
     spool: Spool | None = None
     streams: dict[str, int] = field(default_factory=dict)
 

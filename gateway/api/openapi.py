@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from gateway.api import unsubscribe
 from gateway.api.links import links
 from gateway.api.operation import Operation
 from gateway.api.problems import TITLES
@@ -49,6 +50,7 @@ def document() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    paths[unsubscribe.PATH] = unsubscribe.told()
     paths["/health"] = {"get": _health("Whether the process is alive")}
     paths["/health/ready"] = {"get": _health("Whether the database answers", 503)}
     return {
