@@ -200,6 +200,16 @@ class Money:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What an attempt is expected to cost. `country` is where it goes (ISO 3166, two letters), and
+    `units` is what is paid for: segments of an SMS, people of an email, else one message."""
+
+    country: str | None
+    units: int
+    cost: Money | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
     """A vendor's yes to one sending request.
 

@@ -16,6 +16,7 @@ from gateway.circuits import Probe
 from gateway.clock import new_id
 from gateway.domain import Clock, Provider
 from gateway.errors import OutcomeUnknown, StoreUnavailable
+from gateway.estimates import Estimates
 from gateway.outgoing import explained
 from gateway.own_files import OwnFiles
 from gateway.patience import woken
@@ -48,6 +49,7 @@ class Worker:
         *,
         origin: str,
         own_files: OwnFiles | None = None,
+        estimates: Estimates | None = None,
         unsubscribes: Unsubscribes | None = None,
         on_answer: OnAnswer = lambda outcome, seconds: None,
         only_process: bool = False,
@@ -67,6 +69,7 @@ class Worker:
             unsubscribes=unsubscribes,
             on_answer=on_answer,
         )
+        self._estimates = estimates or Estimates(clock)
         self._only_process = only_process
         self._wake = asyncio.Event()
         self._free = limits.seats
@@ -110,6 +113,7 @@ class Worker:
             able=self._board.able(),
             why=explained(pick),
             instead=sender if sender.address != new.row["from_address"] else None,
+            estimate=self._estimates.of(new.row, route.name),
         )
         return True
 
@@ -261,6 +265,7 @@ class Worker:
             sender.key or None,
             why=explained(pick),
             instead=instead,
+            estimate=self._estimates.of(due.message, route.name),
         )
 
     async def _begin(self, attempt: Attempt, probe: Probe | None) -> bool:
