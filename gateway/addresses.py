@@ -12,6 +12,7 @@ from gateway.domain import Channel
 
 NUMBER_CHARACTERS = re.compile(r"[+0-9 ().\-/\u00a0]{3,40}")
 E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+E164_START = re.compile(r"\+[1-9][0-9]{0,2}")
 SHORT_CODE = re.compile(r"[0-9]{3,8}")
 ALPHANUMERIC_SENDER = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 _&.+\-]{1,11}")
 WHATSAPP_USER = re.compile(r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}")
@@ -77,6 +78,46 @@ def phone(text: str, region: str | None = None) -> str:
     if not phonenumbers.is_possible_number(number):
         raise AddressError("is not a possible phone number: check its length and country code")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+NORTH_AMERICA = ("+1", 5)  # its countries differ by their area codes
+SHARED = 8  # characters of a number that tell apart the countries which share another code
+
+
+def country(channel: str, address: str) -> str | None:
+    """Where a person's number is of (ISO 3166, two letters), as far as its first digits tell."""
+    if channel == Channel.EMAIL:
+        return None
+    if not address.startswith("+"):
+        return address[:2] if is_user_id(Channel(channel), address) else None
+    for width in (2, 3, 4):
+        regions = _regions(address[:width])
+        if regions:
+            break
+    else:
+        return None
+    if len(regions) == 1:
+        return regions[0] if regions[0].isalpha() else None
+    code, digits = NORTH_AMERICA
+    return _region(address[: digits if address.startswith(code) else SHARED], len(address))
+
+
+@lru_cache(maxsize=2048)
+def _regions(code: str) -> tuple[str, ...]:
+    from phonenumbers import COUNTRY_CODE_TO_REGION_CODE
+
+    return COUNTRY_CODE_TO_REGION_CODE.get(int(code), ()) if E164_START.fullmatch(code) else ()
+
+
+@lru_cache(maxsize=65536)
+def _region(start: str, length: int) -> str | None:
+    """The country of the numbers that begin so; the largest one where that tells nothing."""
+    import phonenumbers
+
+    whole = start + "2345678901234"[: max(0, length - len(start))]
+    number = phonenumbers.parse(whole)
+    found = phonenumbers.region_code_for_number(number)
+    return found or phonenumbers.region_code_for_country_code(number.country_code or 0)
 
 
 def person(channel: Channel, text: str, region: str | None = None) -> str:

@@ -11,7 +11,7 @@ import logging
 import secrets
 from dataclasses import dataclass, field
 
-from gateway import backfill, catalog, lookups
+from gateway import backfill, catalog, lookups, prices
 from gateway._spool_drain import Drain
 from gateway.adapters import adapters, file_store
 from gateway.backfill import BackfillWorker
@@ -20,6 +20,7 @@ from gateway.circuits import Circuits
 from gateway.clock import SystemClock
 from gateway.confirmations import ConfirmationWorker
 from gateway.domain import Backfills, Clock, Confirms, LooksUp, MediaFetcher
+from gateway.estimates import Estimates
 from gateway.events import Hub
 from gateway.fetched import readings
 from gateway.files import Incoming
@@ -68,11 +69,13 @@ class Gateway:
     def __post_init__(self) -> None:
         settings = self.environment.settings
         self.settings = settings
+        self.prices = prices.load(settings.prices_file, catalog.providers())
         self.http = Http()
         self.adapters = adapters(self.environment, self.http)
         self.metrics = Metrics(
             self.clock, hook_names(), self.adapters.providers, self.adapters.webhooks
         )
+        self.estimates = Estimates(self.clock, self.prices)
         self.database = Database(settings.store_url, retry=settings.retry)
         self.batcher = Batcher(self.database, self._committed, self.metrics.batch)
         self.reader = Reader(self.database)
@@ -125,6 +128,7 @@ class Gateway:
             limits(settings),
             origin=settings.origin,
             own_files=self.own_files,
+            estimates=self.estimates,
             unsubscribes=self.unsubscribes,
             on_answer=self.metrics.answer,
             only_process=self.database.sqlite,

@@ -79,6 +79,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         analytics=Analytics(gateway.reader, gateway.clock),
         restores=gateway.restores,
         templates=gateway.templates,
+        estimates=gateway.estimates,
         spool=gateway.spool,
     )
 

@@ -57,6 +57,11 @@ def entries(name_or_family: str) -> Iterator[Entry]:
     return (entry for entry in CATALOG if wanted in (entry.name, entry.family))
 
 
+def providers() -> frozenset[str]:
+    """The names of all that send."""
+    return frozenset(entry.name for entry in CATALOG if entry.provider is not None)
+
+
 def plain(name: str) -> str:
     """A name as it stands here."""
     return name.lower().replace("-", "_")

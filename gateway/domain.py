@@ -200,6 +200,16 @@ class Money:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What an attempt is expected to cost. `country` is where it goes (ISO 3166, two letters), and
+    `units` is what is paid for: segments of an SMS, people of an email, else one message."""
+
+    country: str | None
+    units: int
+    cost: Money | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
     """A vendor's yes to one sending request.
 
@@ -647,6 +657,21 @@ class Webhook(Protocol):
 
     def sign(self, simulated: Simulated) -> WebhookRequest:
         """Makes the request that the vendor would send, for `gateway simulate` and tests."""
+        ...
+
+
+Fake: TypeAlias = Callable[[str, Any], Any]  # the name of a field, and what to put for its value
+
+
+@runtime_checkable
+class Resigns(Protocol):
+    """A webhook that can make a request of the inbox anew, with other facts in it."""
+
+    spoken: frozenset[str]  # names of the fields that hold nothing but the vendor's own words
+
+    def resign(self, request: Verified, fake: Fake) -> WebhookRequest:
+        """The same request with every value given through `fake`, signed by this webhook's own
+        secret. Raises `ValueError` with a sentence where it cannot be done."""
         ...
 
 

@@ -121,6 +121,7 @@ class Settings(BaseModel):
     whatsapp_providers: Names = ()
     email_providers: Names = ()
     default_region: str | None = None  # for numbers written without a country code
+    prices_file: Path | None = None
 
     send_timeout: Duration = 10.0
     worker_seats: int = Field(default=256, ge=1, le=4096)

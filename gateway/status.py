@@ -27,6 +27,8 @@ RANKS = MappingProxyType(
 )
 OPEN = frozenset({Status.SENDING, Status.UNKNOWN, Status.ACCEPTED, Status.SENT})
 TAKEN = frozenset({Status.ACCEPTED, Status.SENT, Status.DELIVERED, Status.READ})
+# What vendors ask money for, unless they say otherwise: what they took, whether or not it arrived.
+CHARGED = TAKEN | {Status.UNDELIVERED, Status.BOUNCED}
 ARRIVED = frozenset({Status.DELIVERED, Status.READ})
 WAITING = frozenset({Status.SCHEDULED, Status.QUEUED, Status.HELD})
 ENDS = frozenset({Status.REJECTED, Status.CANCELED, Status.EXPIRED})

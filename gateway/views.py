@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway import windows
 from gateway.clock import show
+from gateway.status import CHARGED
 
 View = dict[str, Any]
 
@@ -46,7 +47,7 @@ def message_view(row: Mapping[str, Any]) -> View:
         "provider": row["provider"],
         "provider_message_id": row["provider_message_id"],
         "segments": row["segments"],
-        "cost": _money(row),
+        "cost": _money(row["cost"], row["currency"], estimated=bool(row["cost_estimated"])),
         "priority": row["priority"],
         "on_unknown": row["on_unknown"],
         "error": error,
@@ -116,7 +117,7 @@ def attempt_view(row: Mapping[str, Any]) -> View:
         "network_id": row["network_id"],
         "error": error,
         "segments": row["segments"],
-        "cost": _money(row),
+        "cost": _attempt_cost(row),
         "started_at": show(row["started_at"]),
         "finished_at": show(row["finished_at"]),
         "sent_at": show(row["sent_at"]),
@@ -190,7 +191,16 @@ def _proof(row: Mapping[str, Any]) -> View:
     return {name: row[name] for name in names}
 
 
-def _money(row: Mapping[str, Any]) -> View | None:
-    if row["cost"] is None:
+def _attempt_cost(row: Mapping[str, Any]) -> View | None:
+    if row["cost"] is not None:
+        return _money(row["cost"], row["currency"])
+    if row["status"] not in CHARGED:
         return None
-    return {"amount": row["cost"], "currency": row["currency"]}
+    return _money(row["estimated_cost"], row["estimated_currency"], estimated=True)
+
+
+def _money(amount: str | None, currency: str | None, *, estimated: bool = False) -> View | None:
+    """What a vendor said that something costs; `estimated` stands there where we do."""
+    if amount is None:
+        return None
+    return {"amount": amount, "currency": currency, **({"estimated": True} if estimated else {})}

@@ -34,6 +34,7 @@ STORE_MAY = (
     "gateway.domain",
     "gateway.errors",
     "gateway.clock",
+    "gateway.money",
     "gateway.opt_outs",
     "gateway.routing",
     "gateway.status",

@@ -51,7 +51,7 @@ def test_a_text_is_explained(
 def test_a_rehearsal_tells_all_and_leaves_nothing(client: Client, vendor: LoopbackVendor) -> None:
     told = rehearsed(client, to="+1 555 010 0007", body="10 €")
     assert told["normalised"]["to"] == PERSON
-    assert (told["type"], told["price"]) == ("text", None)
+    assert (told["type"], told["price"]["currency"]) == ("text", "USD")
     assert (told["segments"]["count"], told["segments"]["encoding"]) == (1, "GSM-7")
     assert [c["name"] for c in told["segments"]["costly"]] == ["EURO SIGN"]
     (first,) = told["route"]

@@ -15,6 +15,7 @@ from gateway.api.auth import Keys
 from gateway.api.problems import Problem, unprocessable
 from gateway.domain import Channel, Clock, FileStore, Provider
 from gateway.errors import FilesUnavailable, OutcomeUnknown, StoreUnavailable
+from gateway.estimates import Estimates
 from gateway.events import Hub
 from gateway.gestures import Gestures
 from gateway.links import Links
@@ -72,6 +73,7 @@ class Context:
     analytics: Analytics
     restores: Restores
     templates: Templates
+    estimates: Estimates
     spool: Spool | None = None
     streams: dict[str, int] = field(default_factory=dict)
 

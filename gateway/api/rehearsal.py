@@ -15,6 +15,7 @@ from gateway.api.reading import answer
 from gateway.api.templates import refusal
 from gateway.clock import show, to_ms
 from gateway.domain import WINDOWS, Channel
+from gateway.money import shown
 from gateway.outbound import Draft
 from gateway.outgoing import needs_of
 from gateway.routing import PROBE, READY, Pick
@@ -50,8 +51,8 @@ async def rehearse(context: Context, identity: Identity, draft: Draft) -> Respon
             "channel": row["channel"],
             "type": row["type"],
             "segments": _segments(new),
-            "route": _route(context, new),
-            "price": None,
+            "route": (route := _route(context, new)),
+            "price": _price(context, new, route, now),
             "window": _window(new, found, now),
             "opt_out": {"state": found.state.value, "since": show(found.since)},
         }
@@ -87,6 +88,18 @@ def _route(context: Context, new: NewMessage) -> list[dict[str, Any]]:
         {"provider": name, "position": place, "would_be_asked": name == chosen, "why_not": why}
         for place, (name, why) in enumerate(entries, 1)
     ]
+
+
+def _price(
+    context: Context, new: NewMessage, route: list[dict[str, Any]], now: int
+) -> dict[str, Any] | None:
+    """What it would cost at who would be asked, or else at the first, by the list of prices."""
+    asked = next((step for step in route if step["would_be_asked"]), route[0])
+    at = max(now, new.row["send_at"] or 0)
+    cost = context.estimates.of(new.row, asked["provider"], at).cost
+    if cost is None:
+        return None
+    return {"amount": shown(cost.amount), "currency": cost.currency, "estimated": True}
 
 
 def _why_not(context: Context, row: dict[str, Any], name: str) -> str:

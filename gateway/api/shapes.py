@@ -18,7 +18,7 @@ COUNT = {"type": ["integer", "null"]}
 OBJECT = {"type": "object", "additionalProperties": True}
 MONEY = {
     "type": ["object", "null"],
-    "properties": {"amount": TEXT, "currency": MAYBE},
+    "properties": {"amount": TEXT, "currency": MAYBE, "estimated": {"type": "boolean"}},
     "required": ["amount", "currency"],
 }
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.domain import LANES, Connection, Priority, Sender, Status
+from gateway.domain import LANES, Connection, Estimate, Priority, Sender, Status
 from gateway.store import conversations, opt_outs, windows
 from gateway.store.batcher import Operation
 from gateway.store.claims import Due, lanes_due, names
@@ -54,6 +54,7 @@ class HandOff:
     able: frozenset[str] = frozenset()
     why: str | None = None
     instead: Sender | None = None
+    estimate: Estimate | None = None
     attempt: Attempt | None = None
 
 
@@ -261,6 +262,7 @@ def begun_by(item: NewMessage) -> Attempt:
         handoff.sender,
         handoff.lease,
         handoff.why,
+        estimate=handoff.estimate,
     )
 
 

@@ -64,6 +64,7 @@ CLAIMED_COLUMNS = (
     "subject",
     "extra",
     "media",
+    "segments",
     "provider",
     "connection",
     "on_unknown",

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.domain import RESENDS, Connection, OnUnknown, Receipt, Sender, Status
+from gateway.domain import RESENDS, Connection, Estimate, OnUnknown, Receipt, Sender, Status
 from gateway.errors import ProviderError, Rejected
+from gateway.money import shown
 from gateway.opt_outs import REASON as OPTED_OUT, TEXT
 from gateway.status import OPEN, RANKS
 from gateway.store import opt_outs, receipts
@@ -40,6 +41,7 @@ class Attempt:
     lease: int = 0  # milliseconds, where the lease begins with it
     why: str | None = None
     instead: Sender | None = None
+    estimate: Estimate | None = None
 
 
 def begin(tx: Tx, items: Sequence[Attempt]) -> Sequence[bool | Exception]:
@@ -121,7 +123,20 @@ def new_attempt(tx: Tx, item: Attempt, number: int) -> dict[str, Any]:
         route=item.due.route if "," in item.due.route else None,
         started_at=tx.now,
     )
+    if item.estimate is not None:
+        row.update(estimated(item.estimate))
     return row
+
+
+def estimated(estimate: Estimate) -> dict[str, Any]:
+    """What an attempt's row keeps of what it is expected to cost."""
+    cost = estimate.cost
+    return {
+        "country": estimate.country,
+        "units": estimate.units,
+        "estimated_cost": shown(cost.amount) if cost is not None else None,
+        "estimated_currency": cost.currency if cost is not None else None,
+    }
 
 
 def begun(tx: Tx, items: Sequence[Attempt]) -> bool:

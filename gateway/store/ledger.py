@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.domain import LANES, Priority, Status
-from gateway.status import RANKS, TAKEN, AttemptState, Plan, furthest, moves, status_of
+from gateway.status import CHARGED, RANKS, TAKEN, AttemptState, Plan, furthest, moves, status_of
 from gateway.store.rows import insert, select, update
 from gateway.store.tables import attempts, messages, queue
 from gateway.store.tx import Tx
@@ -33,6 +33,7 @@ MESSAGE_COLUMNS = (
     "segments",
     "cost",
     "currency",
+    "cost_estimated",
     "priority",
     "on_unknown",
     "error_code",
@@ -55,6 +56,7 @@ SHOWN = (
     "error_code",
     "error_message",
 )
+NO_COST: dict[str, Any] = {"cost": None, "currency": None, "cost_estimated": None}
 TIMES = {Status.SENT: "sent_at", Status.DELIVERED: "delivered_at", Status.READ: "read_at"}
 
 MessageKey = tuple[str, str]
@@ -210,13 +212,24 @@ class Thread:
         values: Fields = {name: shown[name] for name in SHOWN}
         if shown["network_id"] is not None:  # what people's answers name
             values["provider_message_id"] = shown["network_id"]
-        for name in ("segments", "cost", "currency"):
-            if shown[name] is not None:
-                values[name] = shown[name]
+        if shown["segments"] is not None:
+            values["segments"] = shown["segments"]
+        values.update(self._cost(shown))
         if shown["sender"] and "+" in shown["sender"]:
             values["from_address"] = self.message["from_address"] or shown["sender"]
         values["error_provider"] = shown["provider"] if shown["error_code"] else None
         self.change(**values)
+
+    def _cost(self, shown: Fields) -> Fields:
+        """What the message costs: as its vendor says, else as we expect."""
+        if shown["cost"] is not None:
+            return {"cost": shown["cost"], "currency": shown["currency"], "cost_estimated": None}
+        if self.message["cost"] is not None and not self.message["cost_estimated"]:
+            return {}
+        if shown["estimated_cost"] is None or Status(shown["status"]) not in CHARGED:
+            return NO_COST
+        cost, currency = shown["estimated_cost"], shown["estimated_currency"]
+        return {"cost": cost, "currency": currency, "cost_estimated": 1}
 
 
 class Ledger:

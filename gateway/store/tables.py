@@ -159,6 +159,7 @@ class MessageRow(Base, table=True):
     segments: int | None = Field(default=None, sa_type=Integer, nullable=True)
     cost: str | None = _maybe_text()
     currency: str | None = _maybe_text()
+    cost_estimated: int | None = Field(default=None, sa_type=Integer, nullable=True)  # 1: by us
     priority: str = _text()
     on_unknown: str = _text(default="hold")
     error_code: str | None = _maybe_text()
@@ -239,6 +240,10 @@ class AttemptRow(Base, table=True):
     segments: int | None = Field(default=None, sa_type=Integer, nullable=True)
     cost: str | None = _maybe_text()
     currency: str | None = _maybe_text()
+    country: str | None = _maybe_text()  # where it goes; and what it is expected to cost
+    units: int | None = Field(default=None, sa_type=Integer, nullable=True)
+    estimated_cost: str | None = _maybe_text()
+    estimated_currency: str | None = _maybe_text()
     lease_token: str = _text(default="")
     settled_by: str | None = _maybe_text()  # callback, look_up: where it was not its answer
     started_at: int = _time()
