@@ -20,6 +20,7 @@ from gateway.commands import (
     queue,
     send,
     serve,
+    ses,
     simulate,
     webhooks,
 )
@@ -46,6 +47,7 @@ app.add_typer(providers.commands, name="providers")
 app.add_typer(inbox.commands, name="inbox")
 app.add_typer(queue.commands, name="queue")
 app.add_typer(opt_outs.commands, name="opt-outs")
+app.add_typer(ses.commands, name="ses")
 app.add_typer(db.commands, name="db")
 
 

@@ -630,6 +630,21 @@ class Webhook(Protocol):
         ...
 
 
+Fake: TypeAlias = Callable[[str, Any], Any]  # the name of a field, and what to put for its value
+
+
+@runtime_checkable
+class Resigns(Protocol):
+    """A webhook that can make a request of the inbox anew, with other facts in it."""
+
+    spoken: frozenset[str]  # names of the fields that hold nothing but the vendor's own words
+
+    def resign(self, request: Verified, fake: Fake) -> WebhookRequest:
+        """The same request with every value given through `fake`, signed by this webhook's own
+        secret. Raises `ValueError` with a sentence where it cannot be done."""
+        ...
+
+
 @runtime_checkable
 class Confirms(Protocol):
     """A webhook whose vendor wants an address to be confirmed before it posts there."""

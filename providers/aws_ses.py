@@ -18,6 +18,7 @@ from gateway.domain import (
     Capabilities,
     Channel,
     Connection,
+    Finding,
     MessageType,
     OutboundEmail,
     OutboundMessage,
@@ -25,7 +26,9 @@ from gateway.domain import (
     Sender,
 )
 from gateway.errors import Ambiguous, SettingsError, Unsupported
+from providers import _aws_ses_setup
 from providers._aws import SEATS, Aws, AwsAccount
+from providers._aws_ses_setup import Identity
 from providers._aws_ses_tables import SEND
 from providers._email import (
     ONE_CLICK,
@@ -154,6 +157,15 @@ class AwsSes:
             fields["Content"] = {"Raw": {"Data": await composed(message, attached, from_name=name)}}
             del fields["ReplyToAddresses"]  # it stands in the headers
         return {name: value for name, value in fields.items() if value}
+
+    async def check(self, webhook_url: str) -> Sequence[Finding]:
+        """Looks at the account and the sender, for `gateway doctor`."""
+        told = self._settings
+        return await _aws_ses_setup.check(self._aws, told.from_email, told.configuration_set)
+
+    async def verify_sender(self, name: str) -> Identity:
+        """Has SES verify an address or a domain, if it does not already."""
+        return await _aws_ses_setup.made(self._aws, name)
 
     async def aclose(self) -> None:
         """Ends what is under way."""

@@ -21,14 +21,14 @@ from gateway.domain import (
     Channel,
     Connection,
     Finding,
-    Level,
     MessageType,
     OutboundEmail,
     OutboundMessage,
     Receipt,
     Sender,
 )
-from gateway.errors import ProviderError, SettingsError, Unsupported
+from gateway.errors import SettingsError, Unsupported
+from providers import _sendgrid_setup
 from providers._email import (
     ONE_CLICK,
     Attachment,
@@ -41,12 +41,11 @@ from providers._email import (
 from providers._sendgrid_answers import receipt
 
 if TYPE_CHECKING:
-    from providers._http import Http
+    from providers._http import Http, HttpAnswer
 
 TENANT = "default"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LARGEST = 20 * 1024 * 1024  # bytes of files; SendGrid takes 30 MB, and base64 adds a third
-NEEDED = "mail.send"
 
 
 class SendgridSettings(BaseModel):
@@ -160,29 +159,15 @@ class Sendgrid:
         return {name: value for name, value in fields.items() if value}
 
     async def check(self, webhook_url: str) -> Sequence[Finding]:
-        """Asks what the key may do, for `gateway doctor`."""
-        subject = "SENDGRID_API_KEY"
-        try:
-            answer = await self._http.request(
-                "GET",
-                f"{self._settings.api_url}/v3/scopes",
-                headers=self._headers,
-                timeout=self._timeout,
+        """Asks what the key may do and what is left of the plan, for `gateway doctor`."""
+
+        async def ask(path: str) -> HttpAnswer:
+            url = f"{self._settings.api_url}{path}"
+            return await self._http.request(
+                "GET", url, headers=self._headers, timeout=self._timeout
             )
-        except ProviderError as error:
-            return [
-                Finding(subject=subject, level=Level.PROBLEM, text=str(error),
-                        fix="see that SENDGRID_API_URL is reachable from here")
-            ]  # fmt: skip
-        if answer.status != 200:
-            fix = "make a key with the right to send mail, and set it"
-            text = f"SendGrid refuses the key (HTTP {answer.status})"
-            return [Finding(subject=subject, level=Level.PROBLEM, text=text, fix=fix)]
-        if NEEDED.encode() not in answer.body:
-            fix = f"give it the scope {NEEDED}"
-            text = "the key may not send mail"
-            return [Finding(subject=subject, level=Level.PROBLEM, text=text, fix=fix)]
-        return [Finding(subject=subject, level=Level.OK, text="may send mail")]
+
+        return await _sendgrid_setup.check(ask)
 
     async def aclose(self) -> None:
         """Holds nothing: the session belongs to all."""

@@ -16,9 +16,10 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway.cases import described
 from gateway.domain import WebhookRequest
 from tests.sns_signing import laid_out, notification, posted, request, signer, write, written
-from tests.webhook_cases import CASES, WHEN, described
+from tests.webhook_cases import CASES, WHEN
 from webhooks.sendgrid import SIGNATURE, TIMESTAMP, SendgridWebhook
 
 ATTEMPT = "att_01jmz3x5e8q7v9k2r4t6w8y0ab"

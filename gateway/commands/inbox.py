@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.commands import process
+from gateway.commands import inbox_export, process
 from gateway.commands.inbox_rows import State, chosen, moment_of, verified
 from gateway.commands.terminal import Failure, facts, say, table, visible
 
@@ -26,6 +26,9 @@ commands = typer.Typer(
     rich_markup_mode=None,
     help="Look at the verified webhooks as they came, and read them again.",
 )
+
+
+commands.command()(inbox_export.export)
 
 
 @commands.command("list")
