@@ -135,6 +135,7 @@ class MessageRow(Base, table=True):
         Index("ix_messages_from", "tenant_id", "from_address", "id"),
         Index("ix_messages_channel", "tenant_id", "channel", "id"),
         _part("ix_messages_type", "type <> 'text'", "tenant_id", "type", "id"),
+        _part("ix_messages_purpose", "purpose IS NOT NULL", "tenant_id", "purpose", "id"),
     )
     tenant_id: str = _key()
     id: str = _key()
@@ -166,6 +167,7 @@ class MessageRow(Base, table=True):
     error_message: str | None = _maybe_text()
     error_provider: str | None = _maybe_text()
     meta: str | None = _maybe_text()
+    purpose: str | None = _maybe_text()  # what it is sent for, as its metadata says
     created_at: int = _time()
     updated_at: int = _time()
     send_at: int | None = _maybe_time()
