@@ -126,6 +126,24 @@ def attempt_view(row: Mapping[str, Any]) -> View:
     }
 
 
+def communication_view(row: Mapping[str, Any]) -> View:
+    """A line of the log of what was sent."""
+    error = None
+    if row["error_code"] is not None:
+        names = ("code", "message", "provider")
+        error = {name: row[f"error_{name}"] for name in names}
+    plain = ("message_id", "conversation_id", "channel", "type", "recipient", "sender", "purpose")
+    where = ("status", "provider", "provider_message_id", "attempts", "segments")
+    times = ("created_at", "send_at", "sent_at", "delivered_at", "read_at")
+    return {
+        **{name: row[name] for name in (*plain, *where)},
+        "cost": _money(row["cost"], row["currency"], estimated=bool(row["cost_estimated"])),
+        "error": error,
+        **{name: show(row[name]) for name in times},
+        "metadata": _load(row["metadata"], {}),
+    }
+
+
 def conversation_view(row: Mapping[str, Any]) -> View:
     """A conversation as the API shows it."""
     window = windows.expires(windows.length(row["channel"]), row["last_inbound_at"])

@@ -186,15 +186,19 @@ class Worker:
         started = self._clock.monotonic()
         asked = [self._batcher.submit(CLAIM, claim) for claim in claims]
         results = await asyncio.gather(*asked, return_exceptions=True)
-        found = [result for result in results if not isinstance(result, BaseException)]
-        for due in found:
+        for claim, due in zip(claims, results, strict=True):
+            if isinstance(due, BaseException):
+                continue
+            only = claim.providers[0] if len(claim.providers) == 1 else None
             for item in due:
                 self._free -= 1
-                self._start(self._deliver(item, started))
+                if only is not None:  # the next claim may come before its delivery begins
+                    self._board.took(only)
+                self._start(self._deliver(item, started, only))
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return wide and bool(found[-1]) and self._free > 0
+        return wide and bool(results[-1]) and self._free > 0
 
     def _claims(self, seats: int) -> tuple[list[Claim], bool]:
         """What to ask for: at most so much as those have room for who are probed or have just come
@@ -219,7 +223,9 @@ class Worker:
         if not task.cancelled() and task.exception() is not None:
             log.error("a delivery failed", exc_info=task.exception())
 
-    async def _deliver(self, due: Due, leased: float) -> None:
+    async def _deliver(self, due: Due, leased: float, only: str | None) -> None:
+        if only is not None:
+            self._board.left(only)
         pick, probe = await self._picked(due)
         if pick is None:
             return

@@ -6,16 +6,16 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import forked
 from tests.running import Client, eventually
 
-GATEWAY = (sys.executable, "-m", "gateway.cli")
+GATEWAY = ("-m", "gateway.cli")
 PATIENCE = 30.0
 PASSED_ON = (
     "PATH",
@@ -53,7 +53,7 @@ class Desk:
         return {**kept, "PYTHONUNBUFFERED": "1", **self.variables, **more}
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return forked.start(
             [*GATEWAY, *arguments],
             cwd=self.folder,
             env=self.environment(**more),

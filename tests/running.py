@@ -9,13 +9,13 @@ import queue
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException
+from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -26,6 +26,7 @@ from gateway.app import Gateway
 from gateway.asgi import asgi
 from gateway.commands.server import configured
 from gateway.settings import Environment
+from tests import forked
 
 KEY = "a-key-for-tests-of-at-least-32-characters"
 TOKEN = "twilio-token-of-the-tests"
@@ -297,8 +298,8 @@ class Process:
         inherited = {n: os.environ[n] for n in ("PATH", "HOME", "LD_PRELOAD") if n in os.environ}
         own = {"PORT": str(self.port), "PYTHONPATH": str(ROOT)}  # this checkout, installed or not
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *self.program],
+            self.process = forked.start(
+                self.program,
                 env={**inherited, **self.environment, **own},
                 stdout=log,
                 stderr=log,
@@ -336,7 +337,23 @@ class Process:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port that nobody listens on. It is below those that systems give by themselves, and each
+    process of the tests has some for itself: nobody takes it before it is used, or used again."""
+    while True:
+        port = next(PORTS)
+        with socket.socket() as found:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                found.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def _ports() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
+    for number in count(os.getpid()):
+        yield 20_000 + worker * 1000 + number % 1000
+
+
+PORTS = _ports()

@@ -313,7 +313,8 @@ def main() -> None:
 
 def write(name: str, cases: Mapping[str, tuple[WebhookRequest, str]]) -> None:
     """Writes a webhook's golden cases; what they become is written down, to be read."""
-    from tests.webhook_cases import CASES, described
+    from gateway.cases import described
+    from tests.webhook_cases import CASES
 
     folder = CASES / name / "inbound"
     (folder / "_served").mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from gateway.cases import described
 from gateway.domain import (
     Engagement,
     Event,
@@ -22,7 +23,7 @@ from gateway.domain import (
 )
 from gateway.errors import REASONS, Malformed
 from tests.sns_signing import NOW, confirmation, hook, notification, request, said as sms, source
-from tests.webhook_cases import described, events_of
+from tests.webhook_cases import events_of
 from tests.whatsapp_entries import (
     ARN,
     ATTEMPT,

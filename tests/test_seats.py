@@ -47,6 +47,21 @@ async def test_it_never_has_more_than_it_can_carry_and_each_is_tried_once(store:
     assert {len(path(store, id_)) for id_ in ids} == {1}
 
 
+async def test_news_that_come_all_the_time_give_it_no_more(store: Store) -> None:
+    async def poking(worker: Worker) -> None:
+        while True:
+            worker.poke()
+            await asyncio.sleep(0)
+
+    one = Vendor(slowly)
+    ids = [accept(store, number) for number in range(40)]
+    async with working(store, one) as worker:
+        pokes = asyncio.create_task(poking(worker))
+        await ended(store, *ids)
+        pokes.cancel()
+    assert one.most == 3
+
+
 async def test_what_waits_for_a_seat_is_not_passed_on(store: Store) -> None:
     one, two = Vendor(slowly), Vendor()
     ids = [accept(store, number) for number in range(40)]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
+from gateway.cases import described
 from gateway.catalog import CATALOG
 from gateway.domain import (
     Answer,
@@ -34,7 +35,6 @@ from tests.webhook_cases import (
     Case,
     cases_of,
     changed,
-    described,
     events_of,
     made,
     sayable,

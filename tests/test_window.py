@@ -97,7 +97,7 @@ def test_whoever_wrote_lately_is_answered_and_later_no_more(idle: Client, url: s
     age(url, HOUR)
     for answer in (post(idle), post(idle, path)):
         assert refused(answer)["window_expired_at"] is not None
-    assert "not for 24 hours" in post(idle).json()["detail"]
+    assert "not written to this number for 24 hours" in post(idle).json()["detail"]
     assert len(idle.get("/api/messages", direction="outbound")["items"]) == 2
     writes(idle, 2)
     assert post(idle).status_code == 202

@@ -215,16 +215,18 @@ async def test_two_workers_share_the_work(store: Store, url: str) -> None:
     other = Store(Database(url))
     ids = store.accept_all(*(new_message(to=person(n % 40)) for n in range(120)))
 
-    async def slowly(vendor: Vendor, message: OutboundMessage) -> Receipt:
-        await asyncio.sleep(0.002)
+    both = asyncio.Event()
+
+    async def together(vendor: Vendor, message: OutboundMessage) -> Receipt:
+        if one.calls and two.calls:
+            both.set()
+        await both.wait()  # nobody takes all of it before the other has begun
         return Receipt(provider_message_id=f"SM-{message.attempt_id}")
 
-    one, two = Vendor(slowly), Vendor(slowly)
+    one, two = Vendor(together), Vendor(together)
     async with at_work(store, one), at_work(other, two):
         await ended(store, *ids)
     assert sorted(call.message_id for call in (*one.calls, *two.calls)) == sorted(ids)
-    assert one.calls
-    assert two.calls
     other.database.close()
 
 

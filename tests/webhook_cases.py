@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -106,33 +105,6 @@ def secrets_of(kind: type[Any], variables: Mapping[str, str]) -> dict[str, str]:
     fields = kind.Settings.model_fields.values()
     hidden = {field.alias for field in fields if field.annotation is SecretStr}
     return {name: value for name, value in variables.items() if name in hidden}
-
-
-def described(event: Event) -> dict[str, Any]:
-    """An event as its case file has it: its class, and every fact that is not a default."""
-    facts = {
-        field.name: _plain(getattr(event, field.name))
-        for field in dataclasses.fields(event)
-        if getattr(event, field.name) not in (_default(field), None, (), {})
-    }
-    return {"event": type(event).__name__, **facts}
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return None if field.default is dataclasses.MISSING else field.default
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = ((f.name, _plain(getattr(value, f.name))) for f in dataclasses.fields(value))
-        return {name: plain for name, plain in pairs if plain is not None}
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (Decimal, datetime)):
-        return str(value)
-    return value
 
 
 async def events_of(webhook: Webhook, request: WebhookRequest) -> list[Event]:

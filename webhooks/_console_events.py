@@ -26,6 +26,10 @@ from gateway.errors import Malformed
 
 T = TypeVar("T")
 
+# Members that hold nothing but our own words.
+SPOKEN = frozenset(
+    {"channel", "type", "status", "vendor_status", "content_type", "currency", "code", "reason"}
+)
 LIMIT = 512  # of an id or an address
 ATTEMPT = re.compile(r"[?&]attempt=(att_[0-9A-Za-z]{20,40})(?=&|#|$)")
 AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from gateway.domain import Answer, Event, Handshake, Simulated, Verified, WebhookRequest
+from gateway.domain import Answer, Event, Fake, Handshake, Simulated, Verified, WebhookRequest
 from gateway.errors import Malformed, Rejected, SettingsError, SignatureInvalid, Unreachable
 from webhooks import _sns_confirm, _sns_envelope, _sns_http, _sns_kinds, _sns_simulated
 from webhooks._forms import read_json, storable
@@ -65,6 +65,7 @@ class SnsWebhook:
     """One connection's topics. Each takes every kind of content, under whichever name."""
 
     name: str
+    spoken = _sns_kinds.SPOKEN
     Settings = SnsSettings
     kept_headers: frozenset[str] = frozenset()  # none is signed, and one names the subscription
     answer = Answer(status=200)
@@ -244,6 +245,34 @@ class SnsWebhook:
             headers=_sns_simulated.headers(fields),
             body=_sns_simulated.signed(fields, self._key, self.certificate_url),
             received_at=now,
+        )
+
+    def resign(self, request: Verified, fake: Fake) -> WebhookRequest:
+        """Makes a request of the inbox anew, with other facts, with the development key.
+
+        Raises:
+            ValueError: there is no such key, or it is no notification.
+        """
+        raw, fields = request.request, _fields(request)
+        if fields.get("Type") != "Notification":
+            raise ValueError("it is about a subscription, whose token is a secret")
+        if not self.certificate_url:
+            raise ValueError("the variables of its cases have no key to sign with")
+        faked: dict[str, str] = {
+            name: fake(name, fields[name])
+            for name in ("MessageId", "Subject", "Timestamp")
+            if name in fields
+        }
+        made = {
+            **faked,
+            "Type": "Notification",
+            "TopicArn": next(iter(self._topics)),
+            "Message": _sns_kinds.faked(fields["Message"], fake),
+        }
+        return replace(
+            raw,
+            headers=_sns_simulated.headers(made),
+            body=_sns_simulated.signed(made, self._key, self.certificate_url),
         )
 
     @cached_property

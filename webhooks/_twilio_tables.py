@@ -116,3 +116,9 @@ _PLAIN = """
 """
 _FILES = {f"{name}{n}" for name in ("MediaUrl", "MediaContentType") for n in range(10)}
 KNOWN = frozenset({*_PLAIN.split(), *GEO, *REFERRAL, *_FILES})
+
+# Fields that hold nothing but Twilio's own words.
+SPOKEN = frozenset(
+    """ApiVersion CallStatus ChannelPrefix ErrorCode EventType MessageStatus MessageType NumMedia
+    NumSegments OptOutType Price PriceUnit SmsStatus""".split()  # noqa: SIM905
+) | {f"MediaContentType{number}" for number in range(10)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from gateway.domain import Answer, Event, Simulated, Unrecognised, Verified, WebhookRequest
+from gateway.domain import Answer, Event, Fake, Simulated, Unrecognised, Verified, WebhookRequest
 from gateway.errors import Malformed, SettingsError, SignatureInvalid
 from webhooks import _console_events
 from webhooks._forms import read_json
@@ -41,6 +42,7 @@ class ConsoleWebhook:
     """A webhook whose vendor is a developer."""
 
     name = "console"
+    spoken = _console_events.SPOKEN
     Settings = ConsoleWebhookSettings
     kept_headers: frozenset[str] = frozenset()
     answer = Answer(status=204)
@@ -131,15 +133,31 @@ class ConsoleWebhook:
             return _console_events.status(facts, request.request.url, key)
         return Unrecognised(dedupe_key=f"un:{key}", kind=kind[:40])
 
+    def resign(self, request: Verified, fake: Fake) -> WebhookRequest:
+        """Makes a request of the inbox anew, with other facts and our own signature.
+
+        Raises:
+            ValueError: its body is no JSON.
+        """
+        raw = request.request
+        try:
+            found = read_json(raw.body)
+        except ValueError:
+            raise ValueError("its body is no JSON: what is private in it is not known") from None
+        body = json.dumps(fake("body", found), ensure_ascii=False).encode()
+        return self._request(raw.url, body, raw.received_at)
+
     def sign(self, simulated: Simulated) -> WebhookRequest:
         """Makes a request as this webhook takes it."""
         now = datetime.now(UTC)  # the sender's own clock; `verify` reads none
-        body = _console_events.body(simulated)
+        return self._request(simulated.url, _console_events.body(simulated), now)
+
+    def _request(self, url: str, body: bytes, now: datetime) -> WebhookRequest:
         stamp = str(int(now.timestamp()))
-        text = _signed(stamp, simulated.url, body)
+        text = _signed(stamp, url, body)
         return WebhookRequest(
             method="POST",
-            url=simulated.url,
+            url=url,
             headers={
                 "content-type": "application/json",
                 TIMESTAMP: stamp,

@@ -12,8 +12,10 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import ClassVar
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -21,6 +23,7 @@ from gateway.domain import (
     FETCHED,
     Answer,
     Event,
+    Fake,
     Money,
     Simulated,
     StatusUpdate,
@@ -33,7 +36,7 @@ from gateway.errors import Malformed, SettingsError, SignatureInvalid, clean
 from webhooks import _twilio_message, _twilio_resource, _twilio_simulated
 from webhooks._forms import Form, read_form, read_json
 from webhooks._twilio_exact import address, check, sid, whole
-from webhooks._twilio_tables import REASONS, STATUSES, TELLING
+from webhooks._twilio_tables import REASONS, SPOKEN, STATUSES, TELLING
 
 SIGNATURE = "x-twilio-signature"
 SETTINGS = "x-twilio-webhooks-signature-settings"
@@ -68,6 +71,7 @@ class TwilioWebhook:
 
     name = "twilio"
     Settings = TwilioWebhookSettings
+    spoken = SPOKEN
     kept_headers = frozenset({"i-twilio-idempotency-token", "x-home-region"})
     # Twilio, "How to respond to messages": TwiML without a verb says nothing to the person. Plain
     # text would be sent as a reply.
@@ -191,6 +195,31 @@ class TwilioWebhook:
         text = (url + read_form(body).joined).encode()
         headers = {SIGNATURE: _signature(self._tokens[0], text).decode()}
         return _twilio_simulated.request(url, body, headers)
+
+    def resign(self, request: Verified, fake: Fake) -> WebhookRequest:
+        """Makes a request of the inbox anew, with other facts and our own signature.
+
+        Raises:
+            ValueError: its body is not a form.
+        """
+        raw = request.request
+        if is_json(raw.headers) or BODY_HASH.search(raw.url):
+            raise ValueError("it is no form: what is private in its JSON is not known")
+        pairs = [(n, self._faked(n, value, fake)) for n, value in read_form(raw.body).pairs]
+        body = urlencode(pairs).encode()
+        text = (raw.url + read_form(body).joined).encode()
+        headers = {
+            "content-type": "application/x-www-form-urlencoded",
+            SIGNATURE: _signature(self._tokens[0], text).decode(),
+        }
+        return replace(raw, headers=headers, body=body)
+
+    def _faked(self, name: str, value: str, fake: Fake) -> str:
+        match = self._ids_of.fullmatch(value)
+        if match is None:
+            return str(fake(name, value))
+        account, message, file = (fake("sid", part) for part in match.groups())
+        return f"{API}/2010-04-01/Accounts/{account}/Messages/{message}/Media/{file}"
 
 
 def _signature(token: bytes, text: bytes) -> bytes:

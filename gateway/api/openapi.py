@@ -24,6 +24,7 @@ PARAMETERS: dict[str, Any] = {
     "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
     "since": {"type": "string", "format": "date-time"},
     "until": {"type": "string", "format": "date-time"},
+    "format": {"type": "string", "enum": ["json", "csv"]},
     "interval": {"type": "string", "enum": ["hour", "day"], "default": "day"},
     "q": {"type": "string", "minLength": 1, "maxLength": QUESTION},
     "dry_run": {"type": "string", "enum": ["true", "false"], "default": "false"},
@@ -129,6 +130,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
             content = {"*/*": {}}
     else:
         content = {"application/json": {"schema": ref(operation.answer)}}
+    if operation.file:
+        content[operation.file] = {}
     done: dict[str, Any] = {"description": "Done", "content": content}
     if operation.status == 101:
         done = {"description": "WebSocket frames follow: each is an event, as JSON text"}

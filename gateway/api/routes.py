@@ -7,6 +7,7 @@ from starlette.types import ASGIApp
 
 from gateway.api import (
     analytics,
+    communications,
     conversation_edits,
     conversations,
     events,
@@ -26,7 +27,7 @@ from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
 RESOURCES = (
-    *(messages, retries, sms, analytics),
+    *(messages, retries, sms, analytics, communications),
     *(conversations, conversation_edits, notes, search, opt_outs, templates),
     *(events, sockets, media, health, metrics),
 )

@@ -88,8 +88,8 @@ async def refusal(context: Context, closed: WindowClosed) -> Problem:
     found = await context.templates.found(closed.channel)
     fit = [one.template for one in found.items if one.template.status == APPROVED]
     hours = length(closed.channel) // 3_600_000
-    since = "never" if closed.expired_at is None else f"not for {hours} hours"
-    text = f"is needed: the person has {since} written to this number; or {TRY}"
+    never, lately = "never written to this number", f"not written to this number for {hours} hours"
+    text = f"is needed: the person has {never if closed.expired_at is None else lately}; or {TRY}"
     return Problem(
         422,
         f"template {text}",

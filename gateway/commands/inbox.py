@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.commands import process
-from gateway.commands.inbox_rows import State, chosen, moment_of, verified
+from gateway.commands import inbox_export, process
+from gateway.commands.inbox_rows import State, chosen, moment_of
 from gateway.commands.terminal import Failure, facts, say, table, visible
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ commands = typer.Typer(
     rich_markup_mode=None,
     help="Look at the verified webhooks as they came, and read them again.",
 )
+
+
+commands.command()(inbox_export.export)
 
 
 @commands.command("list")
@@ -137,7 +140,7 @@ def replay(
 
 def _replayed(database: Database, made: Adapters, row: dict[str, Any]) -> bool:
     """Reads one again; whether that could be done at all."""
-    from gateway.inbound import Inbound
+    from gateway.inbound import Inbound, verified
     from gateway.store.batcher import Batcher
     from gateway.store.inbox_queries import REPLAY, Replay
 

@@ -6,7 +6,6 @@ A file only ever blocks people: nobody is let in by it.
 from __future__ import annotations
 
 import csv
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from gateway.cells import guarded, unguarded
 from gateway.commands import process
 from gateway.commands.terminal import Failure, complain, say, table
 from gateway.domain import Channel
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 TENANT = "default"
 PAGE = 500
 SHOWN = 20  # lines of a file that are complained about
-E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 HEADS = ("channel", "address", "state", "source", "detail", "our_address", "since", "message_id")
 
 commands = typer.Typer(
@@ -229,16 +227,6 @@ def _write(text: TextIO, rows: Iterable[dict[str, Any]]) -> None:
     writer.writerow(HEADS)
     for row in rows:
         writer.writerow([guarded(str(cell or "")) for cell in _cells(row)])
-
-
-def guarded(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula; a plain number of a person stays as it is."""
-    return f"'{cell}" if cell.startswith(FORMULA) and E164.fullmatch(cell) is None else cell
-
-
-def unguarded(cell: str) -> str:
-    """A cell as it was before `guarded`."""
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:

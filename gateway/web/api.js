@@ -5,11 +5,12 @@ const PATIENCE = 20_000; // milliseconds until a request counts as unanswered
 
 /** What went wrong. `status` 0: no answer came. `errors`: problems by field. */
 export class ApiError extends Error {
-  constructor(status, detail, { errors = [], retryAfter = null } = {}) {
+  constructor(status, detail, { errors = [], retryAfter = null, type = "" } = {}) {
     super(detail);
     this.status = status;
     this.errors = errors;
     this.retryAfter = retryAfter; // seconds
+    this.type = type; // the problem's, as docs/api.md lists them
   }
 
   /** Whether the same request may succeed later. With an Idempotency-Key repeating it is safe. */
@@ -105,7 +106,7 @@ async function problemOf(answer) {
   try {
     const body = await answer.json();
     const errors = Array.isArray(body.errors) ? body.errors : [];
-    return new ApiError(answer.status, String(body.detail || body.title), { errors, retryAfter });
+    return new ApiError(answer.status, String(body.detail || body.title), { errors, retryAfter, type: body.type });
   } catch {
     return new ApiError(answer.status, `The gateway answered ${answer.status}.`, { retryAfter });
   }

@@ -10,6 +10,7 @@ import { Files, preparePicture } from "./files.js";
 import { stored } from "./kept.js";
 import { Outbox } from "./outbox.js";
 import { Feed } from "./stream.js";
+import { Templates } from "./templates.js";
 import { Thread } from "./thread.js";
 import { summary, titleOf } from "./words.js";
 
@@ -54,6 +55,10 @@ class Session {
       details: (id, opener) => this.details.open(id, opener),
       retry: (send) => this.outbox.retry(send),
       discard: (send) => this.outbox.discard(send),
+      template: (send) => {
+        const conversation = this.list.get(send.conversationId);
+        if (conversation) templates.open(conversation);
+      },
       edit: (send) => {
         this.outbox.discard(send);
         this.composer.restore(send.body, send.media);
@@ -247,6 +252,10 @@ const composer = new Composer(
   },
   (file, channel, signal) => session.api.upload(file, channel, signal),
 );
+const templates = new Templates((id, template) => {
+  session?.outbox.write(id, "", [], template);
+  session?.thread.toEnd();
+});
 const newMessage = new NewMessage((message) => {
   session?.list.refresh();
   location.hash = `#/${encodeURIComponent(message.conversation_id)}`;
@@ -266,6 +275,7 @@ function leave(problem = "") {
   session?.stop();
   session = null;
   newMessage.api = null;
+  templates.api = null;
   byId("new-form").reset();
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   byId("announcer").replaceChildren();
@@ -282,6 +292,7 @@ function enter(api) {
   byId("console").hidden = false;
   session?.stop();
   newMessage.api = api;
+  templates.api = api;
   session = new Session(api, composer, newMessage);
   session.start();
 }
@@ -372,6 +383,7 @@ function wire() {
   }
   composer.prepare();
   newMessage.prepare();
+  templates.prepare(() => session?.thread.conversation);
   preparePicture();
 }
 

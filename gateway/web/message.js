@@ -73,13 +73,15 @@ export class MessageItem {
 
   sendNote(send) {
     if (send.state !== "failed" && send.state !== "refused") return [];
-    const { retry, edit, discard } = this.shared;
+    const { retry, edit, discard, template } = this.shared;
     const act = (text, run) => el("button", { type: "button", class: "link", on: { click: () => run(send) } }, text);
-    return [
+    const parts = [
       el("span", {}, `${send.problem} `),
-      send.state === "failed" ? act("Try again", retry) : act("Edit", edit),
+      send.windowClosed ? act("Send a template", template) : null,
+      send.state === "failed" ? act("Try again", retry) : send.template ? null : act("Edit", edit),
       act("Discard", discard),
     ];
+    return parts.filter(Boolean);
   }
 }
 

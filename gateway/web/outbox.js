@@ -3,6 +3,7 @@
 
 import { newKey } from "./api.js";
 
+const WINDOW_CLOSED = "/problems/window-closed";
 const TRIES = 4; // without being asked; after that a person decides
 
 export class Outbox {
@@ -16,9 +17,9 @@ export class Outbox {
   }
 
   /** Sends in a conversation, after what was written there before. */
-  write(conversationId, body, media = []) {
+  write(conversationId, body, media = [], template = null) {
     const key = newKey();
-    const send = { id: `local-${key}`, key, conversationId, body, media, state: "sending", problem: "", asked: new Set(), createdAt: new Date().toISOString() };
+    const send = { id: `local-${key}`, key, conversationId, body, media, template, state: "sending", problem: "", asked: new Set(), createdAt: new Date().toISOString() };
     this.sends.set(send.id, send);
     this.changed(send);
     this.queue(send);
@@ -43,7 +44,7 @@ export class Outbox {
   /** Whether a message of ours that the feed shows may be one of these. One that was given up is
       then asked for once more: its key finds out, and cannot send it twice. */
   mayBe(message) {
-    const same = this.of(message.conversation_id).filter((send) => send.body === message.body && send.media.length === (message.media ?? []).length);
+    const same = this.of(message.conversation_id).filter((send) => alike(send, message));
     for (const send of same) {
       if (send.state !== "failed" || send.asked.has(message.id)) continue;
       send.asked.add(message.id);
@@ -84,6 +85,8 @@ export class Outbox {
         if (!this.stopped) this.accepted(send, message);
         return;
       } catch (error) {
+        send.windowClosed = error.type === WINDOW_CLOSED;
+        if (send.windowClosed) return this.set(send, "refused", "WhatsApp delivers only templates to this person until they write.");
         if (!error.repeatable) return this.set(send, "refused", error.message);
         if (tries >= TRIES) return this.set(send, "failed", `${error.message} Trying again cannot send it twice.`);
         this.set(send, "waiting", error.message);
@@ -100,6 +103,15 @@ export class Outbox {
 }
 
 /** What the gateway is asked to send. It knows the type of its files. */
-const said = ({ body, media }) => (media.length ? { body, media: media.map(({ url, filename }) => ({ url, filename })) } : { body });
+const said = ({ body, media, template }) => {
+  if (template) return { template };
+  return media.length ? { body, media: media.map(({ url, filename }) => ({ url, filename })) } : { body };
+};
+
+/** Whether a message of the feed reads like what was written. */
+function alike({ body, media, template }, message) {
+  if (template) return template.name === message.template?.name;
+  return body === message.body && media.length === (message.media ?? []).length;
+}
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

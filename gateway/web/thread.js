@@ -27,6 +27,7 @@ export class Thread {
       latest: byId("latest"),
       latestText: byId("latest-text"),
       hint: byId("composer-note"),
+      templates: byId("composer-templates"),
     };
     this.forget();
   }
@@ -103,6 +104,7 @@ export class Thread {
     const hint = this.out ? optOutHint(conversation) : windowHint(conversation);
     setText(this.parts.hint, hint);
     this.parts.hint.hidden = !hint;
+    this.parts.templates.hidden = !hint || Boolean(this.out);
   }
 
   /** Reads the newest page, in place of what was there. */
@@ -332,6 +334,7 @@ function draft(send) {
     type: "text",
     body: send.body,
     media: send.media,
+    template: send.template,
     created_at: send.createdAt,
     send: { ...send },
   };
