@@ -6,14 +6,14 @@ attempt. Nothing here waits for a vendor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from gateway.domain import RESENDS, Connection, Estimate, OnUnknown, Receipt, Sender, Status
 from gateway.errors import ProviderError, Rejected
 from gateway.money import shown
-from gateway.opt_outs import REASON as OPTED_OUT, TEXT
 from gateway.status import OPEN, RANKS
 from gateway.store import opt_outs, receipts
 from gateway.store.batcher import Operation
@@ -48,20 +48,17 @@ def begin(tx: Tx, items: Sequence[Attempt]) -> Sequence[bool | Exception]:
     """Writes the attempts, before the wire. False: not to be sent; its lease is gone, or the
     message was canceled, has expired, or its person has opted out meanwhile."""
     ledger = Ledger(tx, [item.due.key for item in items])
-    out = opt_outs.blocked(tx, [_person(item.due) for item in items])
+    people = [opt_outs.people_of(item.due.tenant_id, item.due.message) for item in items]
+    out = opt_outs.blocked(tx, chain.from_iterable(people))
     results = [
-        _begin(tx, ledger.get(item.due.key), item, opted_out=_person(item.due) in out)
-        for item in items
+        _begin(tx, ledger.get(item.due.key), item, opt_outs.refusal(mine, out))
+        for item, mine in zip(items, people, strict=True)
     ]
     ledger.write()
     return results
 
 
-def _person(due: Due) -> opt_outs.Person:
-    return due.tenant_id, due.message["channel"], due.message["to_address"]
-
-
-def _begin(tx: Tx, thread: Thread | None, item: Attempt, *, opted_out: bool) -> bool:
+def _begin(tx: Tx, thread: Thread | None, item: Attempt, refused: Mapping[str, Any] | None) -> bool:
     entry = thread.entry if thread else None
     if thread is None or entry is None or entry["lease_token"] != item.due.token:
         return False
@@ -72,8 +69,8 @@ def _begin(tx: Tx, thread: Thread | None, item: Attempt, *, opted_out: bool) -> 
     if thread.message["expires_at"] <= tx.now:
         expire(thread)
         return False
-    if opted_out:
-        reject(thread)
+    if refused is not None:
+        reject(thread, refused)
         return False
     number = (thread.newest["number"] if thread.newest else 0) + 1
     thread.begin(new_attempt(tx, item, number))
@@ -94,12 +91,12 @@ def expire(thread: Thread) -> None:
     thread.note()
 
 
-def reject(thread: Thread) -> None:
+def reject(thread: Thread, refused: Mapping[str, Any]) -> None:
     """Ends a message whose person has opted out since it was accepted."""
     thread.dequeue()
     thread.change(ended_as=Status.REJECTED.value)
     if not any(Status(a["status"]) in OPEN for a in thread.attempts):  # else one may be out
-        thread.change(error_code=OPTED_OUT, error_message=TEXT, error_provider=None)
+        thread.change(**refused)
     thread.note()
 
 
