@@ -33,7 +33,7 @@ def _prune(tx: Tx, item: Kept) -> int:
     gone = 0
     for name, column, before, only in (
         ("events", "created_at", tx.now - item.events, NOT_THE_NEWEST),
-        ("inbox", "received_at", tx.now - item.inbox, ""),
+        ("inbox", "received_at", tx.now - item.inbox, "AND state <> 'pending'"),
         ("notices", "received_at", tx.now - item.inbox, ""),
         ("provider_switches", "at", tx.now - SWITCHES, ""),
     ):
