@@ -109,14 +109,6 @@ def has_unsubscribe(row: Row) -> bool:
     return bool(json.loads(row["extra"]).get("email", {}).get("unsubscribe"))
 
 
-def people_of(row: Row) -> int:
-    """How many people a stored message is written to."""
-    if row["channel"] != Channel.EMAIL or not row["extra"]:
-        return 1
-    parts = json.loads(row["extra"]).get("email", {})
-    return 1 + len(parts.get("cc", ())) + len(parts.get("bcc", ()))
-
-
 def needs_of(row: Row) -> Needs:
     """What a stored message asks of a provider, but for where its files are."""
     extra = json.loads(row["extra"]) if row["extra"] else {}

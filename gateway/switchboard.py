@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway import breaker, routing
+from gateway import breaker, recipients, routing
 from gateway.breaker import Sign, State, sign_of
 from gateway.circuits import Circuits, Probe
 from gateway.domain import Channel, Sender
 from gateway.errors import ProviderError
-from gateway.outgoing import needs_of, people_of
+from gateway.outgoing import needs_of
 from gateway.quotas import PIECE, SHORT, USED, Quotas
 from gateway.routing import PROBE, READY, May, Pick, Route, Tried, Wait
 from gateway.store.breakers import Place
@@ -142,7 +142,7 @@ class Switchboard:
         return replace(found, passed_over=(*left, *found.passed_over)) if left else found
 
     def _asked(self, row: Row, able: Sequence[str]) -> tuple[tuple[str, ...], Callable[[str], May]]:
-        people = people_of(row)
+        people = recipients.count(row)
 
         def may(name: str) -> May:
             known = self.routes.get(name)

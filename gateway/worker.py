@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
+from gateway import recipients
 from gateway.circuits import Probe
 from gateway.clock import new_id
 from gateway.domain import Clock, Provider
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.estimates import Estimates
-from gateway.outgoing import explained, people_of
+from gateway.outgoing import explained
 from gateway.own_files import OwnFiles
 from gateway.patience import woken
 from gateway.routing import Pick, Wait
@@ -274,7 +275,7 @@ class Worker:
             why=explained(pick),
             instead=instead,
             estimate=self._estimates.of(due.message, route.name),
-            share=self._board.quotas.share(route.name, people_of(due.message)),
+            share=self._board.quotas.share(route.name, recipients.count(due.message)),
         )
 
     async def _begin(self, attempt: Attempt, probe: Probe | None) -> bool:

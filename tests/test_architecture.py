@@ -37,6 +37,7 @@ STORE_MAY = (
     "gateway.money",
     "gateway.opt_outs",
     "gateway.quotas",
+    "gateway.recipients",
     "gateway.routing",
     "gateway.status",
     "gateway.views",

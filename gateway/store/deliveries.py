@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from gateway.domain import RESENDS, Connection, Estimate, OnUnknown, Receipt, Sender, Status
 from gateway.errors import ProviderError, Rejected
 from gateway.money import shown
-from gateway.opt_outs import REASON as OPTED_OUT, TEXT
 from gateway.quotas import Share, piece_of
 from gateway.status import OPEN, RANKS
 from gateway.store import opt_outs, receipts
@@ -53,22 +53,21 @@ def begin(tx: Tx, items: Sequence[Attempt]) -> Sequence[bool | Exception]:
     message was canceled, has expired, or its person has opted out meanwhile; or the provider's
     daily quota is used up, and the message waits again."""
     ledger = Ledger(tx, [item.due.key for item in items])
-    out = opt_outs.blocked(tx, [_person(item.due) for item in items])
+    people = [opt_outs.people_of(item.due.tenant_id, item.due.message) for item in items]
+    out = opt_outs.blocked(tx, chain.from_iterable(people))
     room = Room(tx, [(item.connection, item.provider) for item in items if item.share is not None])
     results = [
-        _begin(tx, ledger.get(item.due.key), item, room, opted_out=_person(item.due) in out)
-        for item in items
+        _begin(tx, ledger.get(item.due.key), item, opt_outs.refusal(mine, out), room)
+        for item, mine in zip(items, people, strict=True)
     ]
     room.write()
     ledger.write()
     return results
 
 
-def _person(due: Due) -> opt_outs.Person:
-    return due.tenant_id, due.message["channel"], due.message["to_address"]
-
-
-def _begin(tx: Tx, thread: Thread | None, item: Attempt, room: Room, *, opted_out: bool) -> bool:
+def _begin(
+    tx: Tx, thread: Thread | None, item: Attempt, refused: Mapping[str, Any] | None, room: Room
+) -> bool:
     entry = thread.entry if thread else None
     if thread is None or entry is None or entry["lease_token"] != item.due.token:
         return False
@@ -79,8 +78,8 @@ def _begin(tx: Tx, thread: Thread | None, item: Attempt, room: Room, *, opted_ou
     if thread.message["expires_at"] <= tx.now:
         expire(thread)
         return False
-    if opted_out:
-        reject(thread)
+    if refused is not None:
+        reject(thread, refused)
         return False
     if item.share is not None and not room.take(item.connection, item.provider, item.share):
         thread.change_entry(lease_token=None, lease_until=0, claims=max(0, entry["claims"] - 1))
@@ -104,12 +103,12 @@ def expire(thread: Thread) -> None:
     thread.note()
 
 
-def reject(thread: Thread) -> None:
+def reject(thread: Thread, refused: Mapping[str, Any]) -> None:
     """Ends a message whose person has opted out since it was accepted."""
     thread.dequeue()
     thread.change(ended_as=Status.REJECTED.value)
     if not any(Status(a["status"]) in OPEN for a in thread.attempts):  # else one may be out
-        thread.change(error_code=OPTED_OUT, error_message=TEXT, error_provider=None)
+        thread.change(**refused)
     thread.note()
 
 
