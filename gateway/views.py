@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway import windows
 from gateway.clock import show
+from gateway.opt_outs import Source, why_blocked
 from gateway.status import CHARGED
 
 View = dict[str, Any]
@@ -183,6 +184,20 @@ def opt_out_view(row: Mapping[str, Any]) -> View:
         "channel": row["channel"],
         "address": row["address"],
         "state": row["state"],
+        **_proof(row),
+        "since": show(row["since"]),
+        "created_at": show(row["created_at"]),
+        "updated_at": show(row["updated_at"]),
+    }
+
+
+def suppression_view(row: Mapping[str, Any]) -> View:
+    """Whether an email address is written to, as the API shows it, with the proof."""
+    why = why_blocked(Source(row["source"]), row["detail"])
+    return {
+        "address": row["address"],
+        "state": row["state"],
+        "reason": why.value,
         **_proof(row),
         "since": show(row["since"]),
         "created_at": show(row["created_at"]),

@@ -17,13 +17,14 @@ from gateway.api.problems import TITLES
 from gateway.api.routes import OPERATIONS, RESOURCES
 from gateway.api.shapes import SHAPES, TEXT, enum_of, object_of, ref
 from gateway.domain import Channel
-from gateway.opt_outs import State
+from gateway.opt_outs import State, Why
 from gateway.words import QUESTION
 
 PARAMETERS: dict[str, Any] = {
     "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
     "since": {"type": "string", "format": "date-time"},
     "until": {"type": "string", "format": "date-time"},
+    "reason": {"type": "string", "enum": [*Why]},
     "format": {"type": "string", "enum": ["json", "csv"]},
     "interval": {"type": "string", "enum": ["hour", "day"], "default": "day"},
     "q": {"type": "string", "minLength": 1, "maxLength": QUESTION},

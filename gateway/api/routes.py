@@ -21,6 +21,7 @@ from gateway.api import (
     search,
     sms,
     sockets,
+    suppressions,
     templates,
 )
 from gateway.api.context import Context, Guarded, Handler
@@ -28,7 +29,7 @@ from gateway.api.context import Context, Guarded, Handler
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
 RESOURCES = (
     *(messages, retries, sms, analytics, communications),
-    *(conversations, conversation_edits, notes, search, opt_outs, templates),
+    *(conversations, conversation_edits, notes, search, opt_outs, suppressions, templates),
     *(events, sockets, media, health, metrics),
 )
 OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource.OPERATIONS)
