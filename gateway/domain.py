@@ -248,6 +248,7 @@ class Capabilities:
     lists_templates: bool = False  # `ListsTemplates`
     has_window: bool = True  # keeps to `WINDOWS`, as the channel's network does
     seats: int | None = None  # messages that it sends at once; None: as many as the worker does
+    daily: int | None = None  # people that it writes to within 24 hours; None: no bound
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,3 +18,8 @@ def copies(row: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     parts = json.loads(extra).get("email", {})
     return tuple(address for name in COPIES for address in parts.get(name, ()))
+
+
+def count(row: Mapping[str, Any]) -> int:
+    """How many people a message is written to, as vendors count them."""
+    return 1 + len(copies(row))

@@ -19,6 +19,7 @@ from gateway.errors import (
     SenderRefused,
     Throttled,
     Unsupported,
+    used_up,
 )
 from providers._retry_after import retry_after
 
@@ -75,7 +76,7 @@ def failure(answer: HttpAnswer) -> ProviderError:
     if answer.status in (400, 403) and field.startswith("from"):
         return SenderRefused("the sender is not a verified identity of the account", code=code)
     if answer.status == 401 and any(OUT_OF_CREDITS in str(e.get("message")) for e in errors):
-        return Throttled("the plan's emails are used up", code="credits", retry_after=HOUR)
+        return used_up("the plan's emails are used up", code="credits", retry_after=HOUR)
     text = MEANINGS.get(answer.status, "the email was refused")
     if kind is Ambiguous:
         return Ambiguous("an answer that proves nothing", code=code)

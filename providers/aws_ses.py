@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from email.headerregistry import Address
 from typing import Any, ClassVar
 
@@ -64,6 +65,7 @@ class AwsSesSettings(AwsAccount):
 
     from_email: str = Field("", alias="AWS_SES_FROM_EMAIL")
     from_name: str = Field("", alias="AWS_SES_FROM_NAME")
+    daily_quota: int = Field(0, alias="AWS_SES_DAILY_QUOTA", ge=0, le=10**9)
     configuration_set: str = Field("", alias="AWS_SES_CONFIGURATION_SET")
 
     @field_validator("from_email")
@@ -115,6 +117,7 @@ class AwsSes:
         if not settings.from_email:
             raise SettingsError("AWS_SES_FROM_EMAIL is not set; SES cannot be used without it.")
         self._settings = settings
+        self.capabilities = replace(self.capabilities, daily=settings.daily_quota or None)
         self._timeout = timeout
         self._aws = Aws(settings, timeout=timeout)
         self._client = self._aws.client("sesv2")
