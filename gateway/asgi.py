@@ -48,6 +48,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
     from gateway.api.context import Bounds, Context
     from gateway.api.reading import answer
     from gateway.api.routes import exact, routes
+    from gateway.costs import Costs
     from gateway.web.page import routes as web_routes
 
     settings = gateway.settings
@@ -80,6 +81,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         restores=gateway.restores,
         templates=gateway.templates,
         estimates=gateway.estimates,
+        costs=Costs(gateway.reader, gateway.prices),
         spool=gateway.spool,
     )
 

@@ -22,8 +22,7 @@ SEND = Tables(
     # "Daily message quota exceeded".
     daily=re.compile(r"\bdaily\b.{0,40}\bquota\b", re.IGNORECASE),
     meanings={
-        "MessageRejected": "SES refused the email: an address that is not verified (in the "
-        "sandbox every recipient has to be), or its content",
+        "MessageRejected": "SES refused the email, or what is in it",
         "MailFromDomainNotVerifiedException": "the MAIL FROM domain of the identity is not "
         "verified",
         "NotFoundException": "AWS_SES_CONFIGURATION_SET or the identity of AWS_SES_FROM_EMAIL is "

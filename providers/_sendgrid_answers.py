@@ -68,7 +68,9 @@ def receipt(answer: HttpAnswer) -> Receipt:
 def failure(answer: HttpAnswer) -> ProviderError:
     """Its no, or what proves nothing."""
     errors = _errors(answer.body)
-    field = next((str(e["field"]) for e in errors if isinstance(e.get("field"), str)), "")
+    # Their examples say "null" where they mean none.
+    fields = (e.get("field") for e in errors)
+    field = next((text for text in fields if isinstance(text, str) and text != "null"), "")
     code = f"http_{answer.status}"
     if FIELD.fullmatch(field):
         code = f"{code}:{field}"

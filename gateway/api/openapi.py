@@ -16,6 +16,7 @@ from gateway.api.operation import Operation
 from gateway.api.problems import TITLES
 from gateway.api.routes import OPERATIONS, RESOURCES
 from gateway.api.shapes import SHAPES, TEXT, enum_of, object_of, ref
+from gateway.costs import By
 from gateway.domain import Channel
 from gateway.opt_outs import State, Why
 from gateway.words import QUESTION
@@ -24,6 +25,7 @@ PARAMETERS: dict[str, Any] = {
     "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
     "since": {"type": "string", "format": "date-time"},
     "until": {"type": "string", "format": "date-time"},
+    "by": {"type": "string", "enum": [*By], "default": "provider"},
     "reason": {"type": "string", "enum": [*Why]},
     "format": {"type": "string", "enum": ["json", "csv"]},
     "interval": {"type": "string", "enum": ["hour", "day"], "default": "day"},

@@ -10,6 +10,7 @@ from gateway.api import (
     communications,
     conversation_edits,
     conversations,
+    costs,
     events,
     health,
     media,
@@ -28,7 +29,7 @@ from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
 RESOURCES = (
-    *(messages, retries, sms, analytics, communications),
+    *(messages, retries, sms, analytics, communications, costs),
     *(conversations, conversation_edits, notes, search, opt_outs, suppressions, templates),
     *(events, sockets, media, health, metrics),
 )
