@@ -135,13 +135,13 @@ def test_processes_that_stall_beyond_their_leases_break_no_rule() -> None:
 def test_a_begin_without_its_fence_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = deliveries._begin
 
-    def begin(tx: Any, thread: Thread | None, item: Any, *more: Any) -> bool:
+    def begin(tx: Any, thread: Thread | None, item: Any, *rest: Any) -> bool:
         entry = thread.entry if thread is not None else None
         if entry is None:
-            return real(tx, thread, item, *more)
+            return real(tx, thread, item, *rest)
         was = entry["lease_token"], entry["lease_until"]
         entry.update(lease_token=item.due.token, lease_until=tx.now + 1)
-        begun = real(tx, thread, item, *more)
+        begun = real(tx, thread, item, *rest)
         entry["lease_token"], entry["lease_until"] = was
         return begun
 
