@@ -5,6 +5,7 @@ Writes nothing. What cannot be redacted, or is read differently afterwards, is r
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -128,7 +129,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (Decimal, datetime)):
         return str(value)
     if isinstance(value, bytes):
-        return value.decode("latin-1")
+        return base64.b64encode(value).decode()
     if isinstance(value, Path):  # of ours, wherever that stands
         return value.name
     return value

@@ -665,6 +665,17 @@ Fake: TypeAlias = Callable[[str, Any], Any]  # the name of a field, and what to 
 
 
 @runtime_checkable
+class Admits(Protocol):
+    """A webhook whose vendor signs nothing, and is told an address that nobody else knows: what
+    follows its name in the path is a secret. It stands under its own name alone."""
+
+    def admit(self, request: WebhookRequest) -> int:
+        """How many bytes its body may have, which is not read yet; or raises
+        `SignatureInvalid`."""
+        ...
+
+
+@runtime_checkable
 class Resigns(Protocol):
     """A webhook that can make a request of the inbox anew, with other facts in it."""
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.commands import Desk
 from tests.families import AwsTopics
+from tests.mail_forms import BOUNDARY, PATH, SECRET, fields, form
 from tests.mails import ADA, BOB, PNG, SUPPORT, mail, received, with_picture
 from tests.outbound_cases import entry_of
 from tests.running import Client, eventually, following, in_thread, variables
@@ -35,6 +36,8 @@ def environment(url: str, tmp_path: Path, topics: AwsTopics) -> dict[str, str]:
         **topics.variables(),
         "EMAIL_PROVIDERS": "aws_ses",
         "AWS_SES_FROM_EMAIL": "shop@example.com",
+        "SENDGRID_INBOUND_SECRET": SECRET,
+        "INBOUND_MAIL_MAX_BYTES": str(4 * 1024 * 1024),
     }
     return variables(tmp_path, url, **given)
 
@@ -171,3 +174,68 @@ def test_emails_wait_in_the_inbox_until_somebody_reads_them_also_over_a_restart(
         assert "pending" in desk.run("inbox", "replay", f"inb_{id_}").out
         eventually(lambda: "parsed" in desk.run("inbox", "show", f"inb_{id_}").out)
         assert len(inbound(client)) == 1
+
+
+FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+def parse(client: Client, body: bytes, path: str = f"{PATH}/{SECRET}", **more: Any) -> int:
+    """Somebody's email, as Inbound Parse posts it; the status of the answer."""
+    answer = client.stranger().session.post(
+        client.url + path, data=body, headers=FORM, timeout=20, **more
+    )
+    return answer.status_code
+
+
+def test_a_form_becomes_what_a_person_said_each_field_in_its_own_charset(
+    client: Client,
+) -> None:
+    said = fields(
+        subject="Pidi\u00f3".encode("cp850"),
+        text="Test \u2019 \u2026\r\n".encode("windows-1252"),
+        html="<p>\u00bfS\u00ed?</p>".encode("iso-8859-1"),
+        charsets=json.dumps({"subject": "cp850", "text": "windows-1252", "html": "iso-8859-1"}),
+        **{"attachment-info": json.dumps({"attachment1": {"filename": "../../etc/p\0.png"}})},
+    )
+    body = form(said, [("x", "image/png", PNG)])
+    assert parse(client, body) == 200
+    assert parse(client, body) == 200
+    (one,) = inbound(client)
+    assert (one["subject"], one["html"]) == ("Pidi\u00f3", "<p>\u00bfS\u00ed?</p>")
+    assert one["body"] == "Test \u2019 \u2026\r\n"
+    assert one["provider"] == "sendgrid_inbound"
+    assert one["email"]["dmarc"] == "pass"
+    (file,) = one["media"]
+    assert file["filename"] == "p.png"
+    assert client.call("GET", file["url"]).content == PNG
+
+
+def test_who_does_not_know_the_secret_is_refused_and_nothing_shows_it(
+    client: Client, environment: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    body = form(fields())
+    assert parse(client, body, PATH) == 401
+    assert parse(client, body, f"{PATH}/{'x' * 40}") == 403
+    assert parse(client, body, PATH, auth=("gateway", "x" * 40)) == 403
+    assert parse(client, b"x" * (5 * 1024 * 1024)) == 413
+    assert parse(client, body, PATH, auth=("gateway", SECRET)) == 200
+    assert parse(client, form(fields(text="another"))) == 200
+    inbound(client, 2)
+    assert client.call("GET", f"{PATH}/{SECRET}").status_code == 405
+    desk = Desk(tmp_path, environment)
+    listed = desk.run("inbox", "list").out
+    assert listed.count("inb_") == 2
+    shown = desk.run("inbox", "show", f"inb_{listed.split('inb_')[1].split()[0]}").out
+    assert f"{PATH}\n" in shown
+    assert SECRET not in shown
+    ours = [r.getMessage() for r in caplog.records if r.name.startswith("gateway")]
+    assert ours
+    assert not [line for line in ours if SECRET in line]
+
+
+def test_large_emails_are_taken_a_few_at_a_time(client: Client) -> None:
+    said = fields(text="see file")
+    assert parse(client, form(said, [("b.bin", "application/x-b", b"x" * 3_000_000)])) == 200
+    (one,) = inbound(client)
+    assert len(client.call("GET", one["media"][0]["url"]).content) == 3_000_000

@@ -23,10 +23,11 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from webhooks import _mail_letter
+    from webhooks import _mail_form, _mail_letter
 
     order = json.loads(sys.stdin.buffer.readline())
-    facts, files = _mail_letter.mime(order, sys.stdin.buffer.read())
+    read = _mail_form.form if order.get("form") else _mail_letter.mime
+    facts, files = read(order, sys.stdin.buffer.read())
     for piece in _mail_letter.written(facts, files):
         sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()

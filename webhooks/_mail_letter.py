@@ -43,6 +43,8 @@ class Letter:
     headers: Headers
     text: str = ""
     html: str = ""
+    subject: str = ""  # where it came beside the headers,
+    person: str = ""  # as who wrote it did
     files: list[File] = field(default_factory=list)
     content: dict[str, Any] = field(default_factory=dict)
 
@@ -98,15 +100,15 @@ def told(
     headers = letter.headers
     envelope: Mapping[str, Any] = order.get("envelope") or {}
     text, html = _readable(letter)
-    person, name = _person(headers, str(envelope.get("from") or ""))
+    person, name = _person(letter, str(envelope.get("from") or ""))
     answers = _ids(headers.last("in-reply-to")) + _ids(headers.last("references"))[::-1]
     facts = {
         "key": key,
         "id": order.get("id"),
         "from": person,
         "name": name,
-        "to": list(envelope.get("to") or ())[:PEOPLE] or _addresses(headers.get("to"))[:1],
-        "subject": headers.words("subject"),
+        "to": list(envelope.get("to") or ())[:PEOPLE] or addresses(headers.get("to"))[:1],
+        "subject": " ".join(letter.subject.split()) or headers.words("subject"),
         "text": text,
         "html": html,
         "email": {**_email(headers, envelope), **(order.get("verdicts") or {})},
@@ -148,12 +150,13 @@ def _readable(letter: Letter) -> tuple[str, str | None]:
     return text, html
 
 
-def _person(headers: Headers, envelope: str) -> tuple[str, str]:
+def _person(letter: Letter, envelope: str) -> tuple[str, str]:
     """Who wrote it: the first address of From, else the envelope's; and their name."""
-    for field_ in ("from", "sender", "reply-to"):
-        for name, address in _mailboxes(headers.get(field_)):
+    listed = [letter.headers.get(name) for name in ("from", "sender", "reply-to")]
+    for value in (listed[0], letter.person, *listed[1:]):
+        for name, address in _mailboxes(value):
             return address, name
-    return next(iter(_addresses(envelope)), ""), ""
+    return next(iter(addresses(envelope)), ""), ""
 
 
 def _mailboxes(value: str) -> Iterator[tuple[str, str]]:
@@ -164,16 +167,17 @@ def _mailboxes(value: str) -> Iterator[tuple[str, str]]:
             yield words_of(name)[:200], address
 
 
-def _addresses(value: str) -> list[str]:
+def addresses(value: str) -> list[str]:
+    """The addresses of a header."""
     return [address for _, address in _mailboxes(value)]
 
 
 def _email(headers: Headers, envelope: Mapping[str, Any]) -> dict[str, Any]:
     """What only an email has, under the names that ours have."""
     found = {
-        "to": _addresses(headers.get("to"))[:PEOPLE],
-        "cc": _addresses(headers.get("cc"))[:PEOPLE],
-        "reply_to": next(iter(_addresses(headers.get("reply-to"))), None),
+        "to": addresses(headers.get("to"))[:PEOPLE],
+        "cc": addresses(headers.get("cc"))[:PEOPLE],
+        "reply_to": next(iter(addresses(headers.get("reply-to"))), None),
         "message_id": next(iter(_ids(headers.get("message-id"))), None),
         "in_reply_to": next(iter(_ids(headers.get("in-reply-to"))), None),
         "references": _ids(headers.last("references"))[-ANSWERED:],

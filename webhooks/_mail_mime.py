@@ -120,7 +120,7 @@ class Part:
 
 def headers_of(whole: bytes) -> Headers:
     """The headers of an email."""
-    return Headers(whole[: _head(whole, 0, len(whole))])
+    return Headers(whole[: head_end(whole, 0, len(whole))])
 
 
 def parts_of(whole: bytes) -> Iterator[Part]:
@@ -144,7 +144,7 @@ def _parts(whole: bytes, start: int, end: int, depth: int, budget: Budget) -> It
     if budget.left < 0:
         budget.unread = start if budget.unread is None else budget.unread
         return
-    body = _head(whole, start, end)
+    body = head_end(whole, start, end)
     headers = Headers(whole[start:body])
     multiple = headers.get("content-type").strip().lower().startswith("multipart/")
     boundary = headers.parameter("boundary") if multiple else None
@@ -152,14 +152,14 @@ def _parts(whole: bytes, start: int, end: int, depth: int, budget: Budget) -> It
         yield Part(whole, headers, start, body, end, opaque=True)
         return
     mark = b"--" + (boundary or "").encode("utf-8", "replace").rstrip()
-    found = list(_between(whole, mark, body, end)) if boundary else []
+    found = list(between(whole, mark, body, end)) if boundary else []
     if not found:
         yield Part(whole, Headers(b"") if multiple else headers, start, body, end)
     for one, other in found:
         yield from _parts(whole, one, other, depth + 1, budget)
 
 
-def _head(whole: bytes, start: int, end: int) -> int:
+def head_end(whole: bytes, start: int, end: int) -> int:
     """Where the head ends; one without a blank line is all head if it begins like one."""
     if whole[start : start + 1] == b"\n" or whole[start : start + 2] == b"\r\n":
         return start + (1 if whole[start : start + 1] == b"\n" else 2)
@@ -170,7 +170,7 @@ def _head(whole: bytes, start: int, end: int) -> int:
     return end if NAME.fullmatch(line.partition(b":")[0]) and b":" in line else start
 
 
-def _between(whole: bytes, mark: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+def between(whole: bytes, mark: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
     """What lies between the lines of a boundary. One that does not end, ends where all does."""
     began: int | None = None
     for at in _marks(whole, mark, start, end):
