@@ -177,7 +177,9 @@ class AwsSes:
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Looks at the account and the sender, for `gateway doctor`."""
         told = self._settings
-        return await _aws_ses_setup.check(self._aws, told.from_email, told.configuration_set)
+        return await _aws_ses_setup.check(
+            self._aws, told.from_email, told.configuration_set, told.daily_quota
+        )
 
     async def verify_sender(self, name: str) -> Identity:
         """Has SES verify an address or a domain, if it does not already."""
