@@ -18,20 +18,25 @@ SECONDS = 5
 
 def main() -> int:
     """Reads, and writes what it says."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit()
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from webhooks import _mail_form, _mail_letter
+    from webhooks import _mail_form, _mail_html, _mail_letter
 
     order = json.loads(sys.stdin.buffer.readline())
     read = _mail_form.form if order.get("form") else _mail_letter.mime
-    facts, files = read(order, sys.stdin.buffer.read())
+    facts, files = read(order, sys.stdin.buffer.read(), _mail_html.in_time)
     for piece in _mail_letter.written(facts, files):
         sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
     return 0
+
+
+def limit() -> None:
+    """Bounds what this process may take, whatever the email makes it do."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":

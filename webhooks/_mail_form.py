@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from webhooks._mail_letter import File, Letter, addresses, read, told
+from webhooks._mail_html import cleaned
+from webhooks._mail_letter import Clean, File, Letter, addresses, read, told
 from webhooks._mail_mime import Headers, between, head_end
 from webhooks._mail_words import text_of
 
@@ -33,7 +34,9 @@ class Field:
     kind: str
 
 
-def form(order: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], list[File]]:
+def form(
+    order: Mapping[str, Any], data: bytes, clean: Clean = cleaned
+) -> tuple[dict[str, Any], list[File]]:
     """Reads an email that came as a form.
 
     Raises:
@@ -48,7 +51,7 @@ def form(order: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], list[Fi
         letter.subject = said.text("subject").strip()
     letter.person = said.text("from").strip()
     found = {**order, "envelope": _envelope(said), "verdicts": _verdicts(said, letter)}
-    facts, files = told(letter, found, key=_key(fields))
+    facts, files = told(letter, found, _key(fields), clean)
     facts["id"] = facts["email"].get("message_id")
     return facts, files
 

@@ -6,12 +6,21 @@ brought itself is named `media:<place>`.
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import re
+import resource
+import select
+import signal
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
+from typing import NoReturn
 
 LONGEST = 1_000_000  # characters
+SECONDS = 2.0
 # The cleaner takes the square of the depth.
 DEEPEST = 5000
 TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
@@ -65,6 +74,54 @@ def cleaned(html: str, files: Mapping[str, int]) -> Cleaned | None:
         clean_content_tags={"script", "style", "title", "template", "noscript"},
     )
     return Cleaned(made, remote)
+
+
+def in_time(html: str, files: Mapping[str, int]) -> Cleaned | None:
+    """The same in a process of its own, for what is small and takes long: None after a while, and
+    the rest of the email is read all the same. For a program that has one thread."""
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _clean_into(into, html, files)
+    os.close(into)
+    made = _read(out, SECONDS)
+    os.close(out)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if made is None:
+        return None
+    try:
+        told = json.loads(made)
+    except ValueError:
+        return None
+    return Cleaned(str(told["html"]), int(told["remote_images"])) if told else None
+
+
+def _clean_into(into: int, html: str, files: Mapping[str, int]) -> NoReturn:
+    """What the process does; whatever happens, it ends here."""
+    try:
+        os.close(0)
+        os.close(1)  # whoever waits for what is said there does not wait for this
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(SECONDS), math.ceil(SECONDS)))
+        made = cleaned(html, files)
+        with os.fdopen(into, "wb") as pipe:
+            pipe.write(json.dumps(asdict(made) if made is not None else None).encode())
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _read(pipe: int, seconds: float) -> bytes | None:
+    """What a process says until it ends; None: it does not in time."""
+    made, end = bytearray(), time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if not select.select([pipe], [], [], left)[0]:
+            break
+        piece = os.read(pipe, 1 << 16)
+        if not piece:
+            return bytes(made)
+        made += piece
+    return None
 
 
 def _depth(html: str) -> int:

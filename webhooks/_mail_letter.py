@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import getaddresses, parsedate_to_datetime
 from typing import Any
@@ -22,6 +22,7 @@ FILES = 90
 PEOPLE = 50
 ID = re.compile(r"<[!-;=?-~]{1,250}>")
 ADDRESS = re.compile(r"[^\s<>@,;:\"()\[\]\\]{1,200}@[^\s<>@,;:\"()\[\]\\]{1,250}")
+Clean = Callable[[str, Mapping[str, int]], _mail_html.Cleaned | None]
 ANSWERED = 30  # of the emails before it, the newest
 MACHINES = frozenset({"auto_reply", "bulk", "junk", "list"})
 
@@ -54,11 +55,14 @@ class Letter:
         self.files.append(File(data, kind, known, content_id))
 
 
-def mime(order: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], list[File]]:
+def mime(
+    order: Mapping[str, Any], data: bytes, clean: Clean = _mail_html.cleaned
+) -> tuple[dict[str, Any], list[File]]:
     """Reads an email that came whole, with what is known of its envelope."""
     whole = from_base64(data) if order.get("encoding") == "base64" else data
     letter = read(whole, damaged=order.get("encoding") == "utf8")
-    return told(letter, order, key=str(order.get("id") or hashlib.sha256(whole).hexdigest()))
+    key = str(order.get("id") or hashlib.sha256(whole).hexdigest())
+    return told(letter, order, key, clean)
 
 
 def read(whole: bytes, *, damaged: bool = False) -> Letter:
@@ -94,12 +98,12 @@ def _attach(letter: Letter, part: Part) -> None:
 
 
 def told(
-    letter: Letter, order: Mapping[str, Any], *, key: str
+    letter: Letter, order: Mapping[str, Any], key: str, clean: Clean
 ) -> tuple[dict[str, Any], list[File]]:
     """A letter as the gateway takes it, and its files in their places."""
     headers = letter.headers
     envelope: Mapping[str, Any] = order.get("envelope") or {}
-    text, html = _readable(letter)
+    text, html = _readable(letter, clean)
     person, name = _person(letter, str(envelope.get("from") or ""))
     answers = _ids(headers.last("in-reply-to")) + _ids(headers.last("references"))[::-1]
     facts = {
@@ -123,14 +127,14 @@ def told(
     return facts, letter.files
 
 
-def _readable(letter: Letter) -> tuple[str, str | None]:
+def _readable(letter: Letter, clean: Clean) -> tuple[str, str | None]:
     """The text and the HTML that are shown. What is too long, or cannot be made harmless, becomes
     a file as it came."""
     html, text = None, letter.text
     places = {file.content_id: n for n, file in reversed(list(enumerate(letter.files)))}
     places.pop("", None)
     if letter.html:
-        made = _mail_html.cleaned(letter.html, places)
+        made = clean(letter.html, places)
         if made is None:
             letter.attach(letter.html.encode(), "text/html", "message.html")
             letter.content["html_left_out"] = True
@@ -162,7 +166,11 @@ def _person(letter: Letter, envelope: str) -> tuple[str, str]:
 def _mailboxes(value: str) -> Iterator[tuple[str, str]]:
     """Names and addresses of a header. Encoded words are read afterwards: an address that stands
     in one is none."""
-    for name, address in getaddresses([value[:4000]]):
+    try:
+        found = getaddresses([value[:4000]])
+    except (RecursionError, ValueError, IndexError):  # brackets in brackets
+        found = [("", address) for address in ADDRESS.findall(value[:4000])]
+    for name, address in found:
         if ADDRESS.fullmatch(address):
             yield words_of(name)[:200], address
 
