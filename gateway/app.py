@@ -180,6 +180,7 @@ class Gateway:
             TOPIC: self.circuits.poke,
             "media": self.media.rounds.poke,
             "handshakes": self.confirmations.rounds.poke,
+            "templates": self.templates.outdated,
         }
 
     def _askers(self) -> tuple[LookUpWorker, BackfillWorker]:
