@@ -48,6 +48,14 @@ class Seen:
     came: dict[int, float] = field(default_factory=dict)
     told: dict[int, float] = field(default_factory=dict)
     times: Counter[int] = field(default_factory=Counter)
+    open: set[Vendor] = field(default_factory=set)
+
+    async def hang_up(self) -> None:
+        """Ends connections, before the loop ends that they belong to."""
+        for vendor in list(self.open):
+            vendor.transport.abort()
+        for vendor in list(self.open):
+            await vendor.gone.wait()
 
 
 class Vendor(asyncio.Protocol):
@@ -56,9 +64,15 @@ class Vendor(asyncio.Protocol):
     def __init__(self, seen: Seen) -> None:
         self.seen = seen
         self.rest = b""
+        self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self.seen.open.add(self)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.seen.open.discard(self)
+        self.gone.set()
 
     def data_received(self, data: bytes) -> None:
         self.rest += data
@@ -103,6 +117,8 @@ def _turn(
         await asyncio.sleep(0.2)  # the last answers are read
         for each in served:
             each.close()
+        await one.hang_up()
+        await two.hang_up()
 
     load.measured(run, work())
     server.count(run)
