@@ -29,6 +29,7 @@ from gateway.inbound import Inbound
 from gateway.indexing import Indexer
 from gateway.links import Links
 from gateway.lookups import LookUpWorker
+from gateway.mail import MailWorker
 from gateway.media import MediaRetention, MediaWorker
 from gateway.metrics import Metrics
 from gateway.outbound import Outbound
@@ -158,6 +159,7 @@ class Gateway:
         )
         limit, age = self.settings.media_max_bytes, self.settings.media_retention
         self.media = MediaWorker(self.batcher, self._fetchers(), self.files, limit=limit)
+        self.mail = MailWorker(self.batcher, self.reader, made.webhooks, self.inbound, self.files)
         old_files = MediaRetention(self.batcher, self.files, self.incoming, self.clock, age)
         self.old_files = Rounds("media retention", old_files.turn, poll=60.0)
         self.confirmations = ConfirmationWorker(
@@ -179,6 +181,7 @@ class Gateway:
             "queue": self.worker.poke,
             TOPIC: self.circuits.poke,
             "media": self.media.rounds.poke,
+            "mail": self.mail.rounds.poke,
             "handshakes": self.confirmations.rounds.poke,
             "templates": self.templates.outdated,
         }
@@ -245,6 +248,7 @@ class Gateway:
             await self.circuits.hurry()
             await self.worker.start()
             self.media.rounds.start()
+            self.mail.rounds.start()
             self.confirmations.rounds.start()
             self.look_ups.start()
             self.retention.start()
@@ -262,6 +266,7 @@ class Gateway:
             await self.retention.stop()
             await self.look_ups.stop()
             await self.confirmations.rounds.stop()
+            await self.mail.stop()
             await self.media.rounds.stop()
             await self.worker.stop(self.settings.shutdown_timeout)
         await self.gestures.stop()

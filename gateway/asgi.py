@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from gateway import catalog
 from gateway.api.front import Exact
 from gateway.app import Gateway
-from gateway.domain import Webhook
+from gateway.domain import Admits, Webhook
 
 
 def asgi(gateway: Gateway) -> ASGIApp:
@@ -48,6 +48,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
     from gateway.api.context import Bounds, Context
     from gateway.api.reading import answer
     from gateway.api.routes import exact, routes
+    from gateway.costs import Costs
     from gateway.web.page import routes as web_routes
 
     settings = gateway.settings
@@ -80,6 +81,7 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         restores=gateway.restores,
         templates=gateway.templates,
         estimates=gateway.estimates,
+        costs=Costs(gateway.reader, gateway.prices),
         spool=gateway.spool,
     )
 
@@ -115,12 +117,13 @@ def _webhooks(gateway: Gateway) -> Any:
     missing: dict[str, str] = {}
     for entry in catalog.CATALOG:
         webhook = made.webhooks.get(entry.name)
-        for key in {entry.name, entry.family}:
+        alone = entry.webhook is not None and issubclass(entry.webhook, Admits)
+        for key in {entry.name} if alone else {entry.name, entry.family}:
             if webhook is not None:
                 hooks.setdefault(key, []).append(webhook)
             elif entry.name in made.missing:
                 missing[key] = made.missing[entry.name]
-        if webhook is not None:
+        if webhook is not None and not alone:
             hooks["sms"].append(webhook)
             hooks["whatsapp"].append(webhook)
     for shared in ("sms", "whatsapp"):

@@ -5,12 +5,14 @@ Writes nothing. What cannot be redacted, or is read differently afterwards, is r
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from gateway.domain import (
@@ -126,4 +128,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, (Decimal, datetime)):
         return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Path):  # of ours, wherever that stands
+        return value.name
     return value

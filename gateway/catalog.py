@@ -24,6 +24,7 @@ from webhooks.aws_sns import AwsSnsWebhook
 from webhooks.aws_whatsapp import AwsWhatsappWebhook
 from webhooks.console import ConsoleWebhook
 from webhooks.sendgrid import SendgridWebhook
+from webhooks.sendgrid_inbound import SendgridInboundWebhook
 from webhooks.twilio import TwilioWebhook
 
 
@@ -44,6 +45,12 @@ CATALOG = (
     Entry(name="aws_whatsapp", family="aws", provider=AwsWhatsapp, webhook=AwsWhatsappWebhook),
     Entry(name="console", family="console", provider=Console, webhook=ConsoleWebhook),
     Entry(name="sendgrid", family="sendgrid", provider=Sendgrid, webhook=SendgridWebhook),
+    Entry(
+        name="sendgrid_inbound",
+        family="sendgrid",
+        provider=None,
+        webhook=SendgridInboundWebhook,
+    ),
     Entry(name="smtp", family="smtp", provider=Smtp, webhook=None),
     Entry(name="twilio", family="twilio", provider=Twilio, webhook=TwilioWebhook),
 )

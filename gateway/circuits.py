@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,6 +26,7 @@ from gateway.errors import (
     Throttled,
 )
 from gateway.patience import woken
+from gateway.quotas import Usage
 from gateway.routing import Route
 from gateway.store.batcher import Batcher
 from gateway.store.breakers import ASK, HEAR, HURRY, Ask, Heard, Hurry, Place, Standing
@@ -40,6 +41,7 @@ SUSTAINED = 10  # throttled answers in a row
 SENDERS = Policy(failures=1, messages=1, open_for=600_000, longest=3_600_000, successes=1)
 
 OnSwitch = Callable[[Place, bool], None]  # whether it is closed now, and was not
+OnUsage = Callable[[Sequence[Usage]], None]  # what is used of daily quotas
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Circuits:
         self.pins: tuple[Pin, ...] = ()
         self.calm = True
         self.on_switch: OnSwitch = lambda place, closed: None
+        self.on_usage: OnUsage = lambda usage: None
 
     async def start(self) -> None:
         """Learns what stands, and keeps up with it."""
@@ -124,6 +127,7 @@ class Circuits:
         if self.pins != seen.pins:
             log.info("pinned now: %s", ", ".join(map(pinned, seen.pins)) or "nobody")
         self.pins = seen.pins
+        self.on_usage(seen.usage)
         for standing in seen.standings:
             self._take(standing)
         self._judge()

@@ -11,6 +11,7 @@ import typer
 
 from gateway.commands import (
     chat,
+    costs,
     db,
     doctor,
     inbox,
@@ -22,6 +23,7 @@ from gateway.commands import (
     serve,
     ses,
     simulate,
+    suppressions,
     webhooks,
 )
 from gateway.commands.terminal import Failure, complain
@@ -47,6 +49,8 @@ app.add_typer(providers.commands, name="providers")
 app.add_typer(inbox.commands, name="inbox")
 app.add_typer(queue.commands, name="queue")
 app.add_typer(opt_outs.commands, name="opt-outs")
+app.add_typer(costs.commands, name="costs")
+app.add_typer(suppressions.commands, name="suppressions")
 app.add_typer(ses.commands, name="ses")
 app.add_typer(db.commands, name="db")
 

@@ -248,6 +248,7 @@ class Capabilities:
     lists_templates: bool = False  # `ListsTemplates`
     has_window: bool = True  # keeps to `WINDOWS`, as the channel's network does
     seats: int | None = None  # messages that it sends at once; None: as many as the worker does
+    daily: int | None = None  # people that it writes to within 24 hours; None: no bound
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -262,6 +263,17 @@ class MediaReference:
     content_type: str | None = None
     filename: str | None = None
     fetchable: bool = True
+    kept: KeptFile | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeptFile:
+    """A file that came with its message: it lies where files are kept, under its id."""
+
+    id: str
+    content_type: str  # by its bytes
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -289,8 +301,9 @@ class InboundMessage:
     content: Mapping[str, Any] = field(default_factory=dict)
     reply_to: str | None = None
     subject: str | None = None
-    html: str | None = None  # as it came: whoever stores it cleans it
+    html: str | None = None  # harmless: cleaned by whoever read it
     email: Mapping[str, Any] = field(default_factory=dict)  # what only an email has, for people
+    answers: tuple[str, ...] = ()  # the Message-IDs of what it answers, the nearest first
     media: tuple[MediaReference, ...] = ()
     echo: bool = False  # we said it ourselves, by an application of the vendor's
     segments: int | None = None
@@ -322,6 +335,22 @@ class StatusUpdate:
     error: VendorError | None = None
     segments: int | None = None
     cost: Money | None = None
+    occurred_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mail:
+    """An email as it came. A stranger wrote every byte, so it is read after the answer, by a
+    program apart that can be killed.
+
+    `program` is an adapter's own; it is given `order` and `data` (`gateway.mail`). What `order`
+    says was signed.
+    """
+
+    dedupe_key: str
+    program: Path
+    order: Mapping[str, Any]
+    data: bytes = field(repr=False)
     occurred_at: datetime | None = None
 
 
@@ -372,7 +401,9 @@ class Notice:
     occurred_at: datetime | None = None
 
 
-Event: TypeAlias = InboundMessage | StatusUpdate | Engagement | Notice | Unrecognised | Handshake
+Event: TypeAlias = (
+    InboundMessage | Mail | StatusUpdate | Engagement | Notice | Unrecognised | Handshake
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -631,6 +662,17 @@ class Webhook(Protocol):
 
 
 Fake: TypeAlias = Callable[[str, Any], Any]  # the name of a field, and what to put for its value
+
+
+@runtime_checkable
+class Admits(Protocol):
+    """A webhook whose vendor signs nothing, and is told an address that nobody else knows: what
+    follows its name in the path is a secret. It stands under its own name alone."""
+
+    def admit(self, request: WebhookRequest) -> int:
+        """How many bytes its body may have, which is not read yet; or raises
+        `SignatureInvalid`."""
+        ...
 
 
 @runtime_checkable

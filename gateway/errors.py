@@ -142,6 +142,14 @@ class Throttled(ProviderError):
     sent_nothing = True
 
 
+def used_up(text: str, *, code: str, retry_after: float) -> Throttled:
+    """The vendor's own quota of a day is used up: a single such answer is true of every message, so
+    its breaker opens at once, and one message at a time looks whether there is room again."""
+    error = Throttled(text, code=code, retry_after=retry_after)
+    error.breaker = Breaker.OPENS
+    return error
+
+
 class Unreachable(ProviderError):
     """Never got there: DNS, refused, TLS, connect time-out."""
 

@@ -5,7 +5,6 @@ Made before the attempt is stored, by looking things up, and stored with it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,10 @@ from gateway import addresses
 from gateway.clock import to_ms
 from gateway.domain import Channel, Clock, Estimate
 from gateway.prices import Prices
+from gateway.recipients import copies
 
 DAY = 86_400_000  # milliseconds
 MOST = 10_000  # that are remembered
-COPIES = ("cc", "bcc")  # vendors bill each person whom an email goes to
 
 
 Kind = tuple[str, str, str | None, int | None]  # what costs the same on one day
@@ -55,8 +54,4 @@ def segments_of(row: Mapping[str, Any]) -> int | None:
     """How much of a stored message is paid for; None for an SMS with files, which is one."""
     if row["channel"] == Channel.SMS:
         return None if row["media"] else row["segments"] or 1
-    extra = row["extra"] if row["channel"] == Channel.EMAIL else None
-    if not extra or not any(f'"{name}"' in extra for name in COPIES):
-        return 1
-    parts = json.loads(extra).get("email", {})
-    return 1 + sum(len(parts.get(name, ())) for name in COPIES)
+    return 1 + len(copies(row))  # vendors bill each person whom an email goes to

@@ -17,6 +17,8 @@ WORDS = {
     "breaker_half_open": "breaker",
     "sender_blocked": "sender",
     "throttled": "retry",
+    "quota_used": "quota",
+    "quota_short": "quota",
     "busy": "worker",
     "not_set_up": "provider",
 }
@@ -44,8 +46,8 @@ def waiting(
 
 
 def _later(message: Row, attempts: Sequence[Row], nobody: str | None) -> str:
-    if nobody == "sender":
-        return "sender"
+    if nobody in ("sender", "quota"):
+        return nobody
     return "retry" if attempts else "schedule"
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from gateway import breaker
 from gateway.breaker import State
+from gateway.clock import show
 from gateway.domain import Channel
+from gateway.routing import May
 from gateway.switchboard import Switchboard
 
 PLACES = ("PRIMARY", "SECONDARY", "TERTIARY")
@@ -57,11 +59,20 @@ def _shown(board: Switchboard, name: str, place: int) -> dict[str, Any]:
     circuit = circuits.circuit(circuits.place(name))
     state = breaker.shown(circuit, circuits.now())
     known = circuit.error_reason is not None
+    used = board.quotas.used(name)
+    full = board.quotas.may(name, 1)
+    told = {} if used is None else {"daily_quota": _quota(*used, full)}
     return {
         "name": name,
         "priority": PLACES[place] if place < len(PLACES) else "FALLBACK",
         "circuit_breaker": state.value,
-        "is_healthy": state is State.CLOSED,
+        "is_healthy": state is State.CLOSED and full is None,
         "failure_count": circuit.failures,
         "last_error": f"{circuit.error_reason}: {circuit.error_code}" if known else None,
+        **told,
     }
+
+
+def _quota(used: int, limit: int, full: May | None) -> dict[str, Any]:
+    """What is used of the last 24 hours, and when there is room again, if there is none."""
+    return {"used": used, "limit": limit, "free_at": show(full.free_at) if full else None}

@@ -5,14 +5,26 @@ What cannot be read is kept raw and counted, never refused: the vendor did its p
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from gateway._spool_intake import Intake
 from gateway.clock import new_id, to_ms
-from gateway.domain import Connection, Event, Handshake, Unrecognised, Verified, Webhook
+from gateway.domain import (
+    Connection,
+    Event,
+    Handshake,
+    Mail,
+    Unrecognised,
+    Verified,
+    Webhook,
+    WebhookRequest,
+)
 from gateway.errors import Malformed
 from gateway.spool import Spool
 from gateway.store.batcher import Batcher
@@ -100,8 +112,27 @@ def _alert(events: Sequence[Event]) -> None:
             )
 
 
+def verified(row: Mapping[str, Any]) -> Verified:
+    """A request of the inbox, as a `verify` once put it there."""
+    request = WebhookRequest(
+        method=row["method"],
+        url=row["url"],
+        headers=json.loads(row["headers"]),
+        body=bytes(row["body"]),
+        received_at=datetime.fromtimestamp(row["received_at"] / 1000, UTC),
+    )
+    return Verified(
+        webhook=row["webhook"],
+        connection=row["connection"],
+        request=request,
+        key=row["key"],
+        verdict=row["verdict"],
+    )
+
+
 def read(webhook: Webhook, verified: Verified) -> tuple[Sequence[Event], str, str | None]:
-    """Parses; never raises. The state is parsed, unrecognised or malformed."""
+    """Parses; never raises. The state is parsed, unrecognised or malformed; or pending, where
+    there is an email in it that is read later."""
     try:
         events = webhook.parse(verified)
     except Malformed as error:
@@ -110,6 +141,8 @@ def read(webhook: Webhook, verified: Verified) -> tuple[Sequence[Event], str, st
     except Exception as error:
         log.exception("%s: the parser failed; the request is kept", webhook.name)
         return (), "malformed", f"the parser failed: {type(error).__name__}"
+    if any(isinstance(event, Mail) for event in events):
+        return events, "pending", None
     unknown = [event.kind for event in events if isinstance(event, Unrecognised)]
     if unknown and len(unknown) == len(events):
         return events, "unrecognised", ", ".join(unknown)[:200]

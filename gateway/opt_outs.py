@@ -13,6 +13,8 @@ from gateway.domain import Channel, Engagement, Event, InboundMessage, MessageTy
 
 REASON = "opted_out"  # of an error, ours or a vendor's
 TEXT = "the person has opted out of this channel"
+SUPPRESSED = "suppressed"  # of an error of ours: not for what the person wants
+TEXTS = {REASON: TEXT, SUPPRESSED: "the address is suppressed: mail to it does harm"}
 LONGEST = 32  # characters of a body that may be a keyword and nothing else
 DETAIL = 64  # characters that are kept of what was said
 
@@ -99,6 +101,38 @@ def _keyword(said: str, sms: bool) -> Wish | None:
     return Wish(State.IN, said, weak=True) if sms and word in WEAK_STARTS else None
 
 
+class Why(StrEnum):
+    """Why an email address is not written to."""
+
+    BOUNCE = "bounce"  # there is no such mailbox
+    COMPLAINT = "complaint"  # the person called it spam
+    UNSUBSCRIBE = "unsubscribe"
+    MANUAL = "manual"  # an operator or an application said so
+
+
+# By the detail of the word that blocks; operators say it in the same words as vendors.
+DETAILS = {
+    "bounced": Why.BOUNCE,
+    "complained": Why.COMPLAINT,
+    "unsubscribed": Why.UNSUBSCRIBE,
+    SUPPRESSED: Why.MANUAL,
+}
+SAID = {why: detail for detail, why in DETAILS.items()}
+
+
+def why_blocked(source: Source, detail: str | None) -> Why:
+    """Why an email address is blocked, by the word that did it."""
+    if detail in DETAILS:
+        return DETAILS[detail]
+    return Why.MANUAL if source in OPERATORS else Why.UNSUBSCRIBE
+
+
+def code_of(channel: str, detail: str | None) -> str:
+    """The code of a message that is refused because of a word."""
+    known = DETAILS.get(detail or "", Why.UNSUBSCRIBE)
+    return REASON if channel != Channel.EMAIL or known is Why.UNSUBSCRIBE else SUPPRESSED
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is known of a person: the state, since whose word, and the newest word's time."""
@@ -106,6 +140,7 @@ class Known:
     state: State
     source: Source
     said_at: int
+    detail: str | None = None
 
 
 def decide(

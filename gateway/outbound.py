@@ -58,6 +58,9 @@ class Invalid(GatewayError):
         super().__init__("; ".join(f"{name}: {text}" for name, text in problems))
 
 
+PURPOSE = 100  # characters
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thread:
     """A conversation that a message answers."""
@@ -242,6 +245,7 @@ class Outbound:
             priority=draft.priority.value,
             on_unknown=draft.on_unknown.value,
             meta=_json(draft.metadata),
+            purpose=_purpose(draft.metadata),
             send_at=send_at,
             expires_at=expires_at,
         )
@@ -444,6 +448,12 @@ def _files(draft: Draft) -> list[tuple[str, Mapping[str, Any]]]:
 def _extra(draft: Draft, email: Mapping[str, Any]) -> dict[str, Any]:
     parts = {"html": draft.html, "email": email or None, "template": draft.template}
     return {name: value for name, value in parts.items() if value is not None}
+
+
+def _purpose(metadata: Mapping[str, Any]) -> str | None:
+    """What a message is sent for, by which the log of messages is searched."""
+    said = metadata.get("purpose")
+    return said if isinstance(said, str) and 1 <= len(said) <= PURPOSE else None
 
 
 def _json(value: Any) -> str | None:

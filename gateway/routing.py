@@ -26,7 +26,8 @@ LONGEST = (
 )
 UNASKED = frozenset({"late", "not_begun"})  # attempts that reached nobody, by our own doing
 READY, PROBE, TRIED = "ready", "probe", "tried"
-BREAKERS = frozenset({"breaker_open", "breaker_half_open"})  # they close the claim
+# They close the claim: what waits for such a provider is not claimed, and needs no time.
+BREAKERS = frozenset({"breaker_open", "breaker_half_open", "quota_used"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway import breaker, routing
+from gateway import breaker, recipients, routing
 from gateway.breaker import Sign, State, sign_of
 from gateway.circuits import Circuits, Probe
 from gateway.domain import Channel, Sender
 from gateway.errors import ProviderError
 from gateway.outgoing import needs_of
+from gateway.quotas import PIECE, SHORT, USED, Quotas
 from gateway.routing import PROBE, READY, May, Pick, Route, Tried, Wait
 from gateway.store.breakers import Place
 from gateway.store.claims import names
 
 SOON = 1000  # milliseconds
+QUOTA = frozenset({USED, SHORT})
 
 Row = Mapping[str, Any]
 YES, NOT_HERE = May(READY), May("not_set_up")
@@ -69,6 +71,8 @@ class Switchboard:
         self._picks = {name: Pick(name) for name in routes}
         self.freed: Callable[[], None] = lambda: None  # called when more may be sent than before
         circuits.on_switch = self._switched
+        self.quotas = Quotas(routes.values(), circuits.now)
+        circuits.on_usage = self.quotas.see
 
     def _switched(self, place: Place, closed: bool) -> None:
         if not place.sender:
@@ -80,7 +84,7 @@ class Switchboard:
 
     @property
     def _calm(self) -> bool:
-        return self.circuits.calm and not self._ramps
+        return self.circuits.calm and self.quotas.calm and not self._ramps
 
     def order(self, channel: str, candidates: Sequence[str]) -> tuple[str, ...]:
         """The candidates with those that an operator has pinned first."""
@@ -93,10 +97,13 @@ class Switchboard:
         held = (pin for pin in self.circuits.pins if pin.channel in ("", channel))
         return tuple(dict.fromkeys(pin.provider for pin in held if pin.until > now))
 
-    def may(self, name: str, sender: str) -> May:
-        """Whether a provider, and a sender at it, may be asked now."""
+    def may(self, name: str, sender: str, people: int = 1) -> May:
+        """Whether a provider, and a sender at it, may be asked now for so many people."""
         if name not in self.routes:
             return NOT_HERE
+        short = self.quotas.may(name, people)
+        if short is not None:
+            return short
         whole = self._unless_open(self.circuits.place(name))
         if whole is not None:
             return whole
@@ -135,9 +142,11 @@ class Switchboard:
         return replace(found, passed_over=(*left, *found.passed_over)) if left else found
 
     def _asked(self, row: Row, able: Sequence[str]) -> tuple[tuple[str, ...], Callable[[str], May]]:
+        people = recipients.count(row)
+
         def may(name: str) -> May:
             known = self.routes.get(name)
-            return self.may(name, self.sender(row, known).key if known else "")
+            return self.may(name, self.sender(row, known).key if known else "", people)
 
         return self.order(row["channel"], able), may
 
@@ -215,6 +224,18 @@ class Switchboard:
     def left(self, name: str) -> None:
         """It is not any more."""
         self._flying[name] -= 1
+
+    def until(self, found: Wait) -> int | None:
+        """When a message is looked at again for which nobody may be asked now. A quota may be
+        raised before a day is over."""
+        if found.until is None or not QUOTA.intersection(found.words):
+            return found.until
+        return min(found.until, self.circuits.now() + PIECE)
+
+    def crowded(self, name: str) -> None:
+        """T2 may have found no room in a provider's daily quota: what is known here is old."""
+        self.quotas.doubt(name)
+        self.circuits.poke()
 
     async def probe(self, row: Row, name: str) -> Probe | None:
         """Asks for the right to probe a provider, or, where that is well, our sender at it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import hmac
+import html
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.clock import new_id
-from gateway.domain import OutboundMessage
+from gateway.domain import OutboundEmail, OutboundMessage
 from gateway.errors import Breaker, OutcomeUnknown, StoreUnavailable, Unreachable
 from gateway.opt_outs import Source, State
 from gateway.signing import SigningKeys, signed
@@ -27,6 +28,7 @@ from gateway.store.reader import Reader
 
 PURPOSE = "unsubscribe"
 TOKEN = re.compile(r"([A-Za-z0-9_-]{1,400})\.(msg_[0-9A-Za-z]{1,64})\.([A-Za-z0-9_-]{43})")
+PLACE = "{{unsubscribe_url}}"  # in a text, where people are to read it
 PATIENCE = 5.0  # seconds for the key, which is there already but for a tenant's first
 NOWHERE = "PUBLIC_URL is not set where this is sent: no address to unsubscribe at"
 
@@ -58,7 +60,7 @@ class Unsubscribes:
         except (StoreUnavailable, OutcomeUnknown, TimeoutError):
             raise _harmless("no address to unsubscribe at was made") from None
         url = f"{self._origin}/unsubscribe/{_token(key, tenant_id, message.message_id)}"
-        return replace(message, email=replace(message.email, unsubscribe_url=url))
+        return _with(message, message.email, url)
 
     async def email_of(self, token: str) -> Row | None:
         """The email that a token of ours names; None where it is not ours.
@@ -100,6 +102,16 @@ class Unsubscribes:
             conversation_id=email["conversation_id"],
         )
         await self._batcher.submit(EDIT, word)
+
+
+def _with(message: OutboundMessage, parts: OutboundEmail, url: str) -> OutboundMessage:
+    """The email with its address, in the header and where the text has left a place for it."""
+    return replace(
+        message,
+        body=message.body.replace(PLACE, url),
+        html=message.html and message.html.replace(PLACE, html.escape(url)),
+        email=replace(parts, unsubscribe_url=url),
+    )
 
 
 def _harmless(text: str) -> Unreachable:

@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway import windows
 from gateway.clock import show
+from gateway.opt_outs import Source, why_blocked
 from gateway.status import CHARGED
 
 View = dict[str, Any]
@@ -126,6 +127,24 @@ def attempt_view(row: Mapping[str, Any]) -> View:
     }
 
 
+def communication_view(row: Mapping[str, Any]) -> View:
+    """A line of the log of what was sent."""
+    error = None
+    if row["error_code"] is not None:
+        names = ("code", "message", "provider")
+        error = {name: row[f"error_{name}"] for name in names}
+    plain = ("message_id", "conversation_id", "channel", "type", "recipient", "sender", "purpose")
+    where = ("status", "provider", "provider_message_id", "attempts", "segments")
+    times = ("created_at", "send_at", "sent_at", "delivered_at", "read_at")
+    return {
+        **{name: row[name] for name in (*plain, *where)},
+        "cost": _money(row["cost"], row["currency"], estimated=bool(row["cost_estimated"])),
+        "error": error,
+        **{name: show(row[name]) for name in times},
+        "metadata": _load(row["metadata"], {}),
+    }
+
+
 def conversation_view(row: Mapping[str, Any]) -> View:
     """A conversation as the API shows it."""
     window = windows.expires(windows.length(row["channel"]), row["last_inbound_at"])
@@ -165,6 +184,20 @@ def opt_out_view(row: Mapping[str, Any]) -> View:
         "channel": row["channel"],
         "address": row["address"],
         "state": row["state"],
+        **_proof(row),
+        "since": show(row["since"]),
+        "created_at": show(row["created_at"]),
+        "updated_at": show(row["updated_at"]),
+    }
+
+
+def suppression_view(row: Mapping[str, Any]) -> View:
+    """Whether an email address is written to, as the API shows it, with the proof."""
+    why = why_blocked(Source(row["source"]), row["detail"])
+    return {
+        "address": row["address"],
+        "state": row["state"],
+        "reason": why.value,
         **_proof(row),
         "since": show(row["since"]),
         "created_at": show(row["created_at"]),

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
+from gateway import recipients
 from gateway.circuits import Probe
 from gateway.clock import new_id
 from gateway.domain import Clock, Provider
@@ -98,6 +99,8 @@ class Worker:
         pick = self._board.pick(new.row, new.route)
         if isinstance(pick, Wait) or pick.probe or self._board.full(pick.provider):
             return False
+        if self._board.quotas.share(pick.provider, 1) is not None:
+            return False  # T2 counts it, and T1 does not
         route = self._board.routes[pick.provider]
         sender = self._board.sender(new.row, route)
         self._free -= 1
@@ -243,7 +246,7 @@ class Worker:
             found = self._board.pick(due.message, route, tried)
             if isinstance(found, Wait):
                 blocked = "sender_blocked" in found.words
-                await self._release(Release(due, found.until, blocked))
+                await self._release(Release(due, self._board.until(found), blocked))
                 return None, None
             if not found.probe:
                 return found, None
@@ -272,6 +275,7 @@ class Worker:
             why=explained(pick),
             instead=instead,
             estimate=self._estimates.of(due.message, route.name),
+            share=self._board.quotas.share(route.name, recipients.count(due.message)),
         )
 
     async def _begin(self, attempt: Attempt, probe: Probe | None) -> bool:
@@ -288,6 +292,8 @@ class Worker:
             return False
         if not begun:
             self._board.circuits.unused(probe)
+            if attempt.share is not None:
+                self._board.crowded(attempt.provider)
         return begun
 
     async def _sweep(self, *, all_leases: bool = False) -> None:

@@ -22,6 +22,7 @@ from gateway.errors import (
     Throttled,
     Unreachable,
     Unsupported,
+    used_up,
 )
 from providers._aws_wire import CalledOff, Flight
 from providers._retry_after import retry_after
@@ -31,6 +32,7 @@ Verdict: TypeAlias = tuple[Kind, str]
 
 LOST: Verdict = (Ambiguous, "no_answer")
 CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{1,79}")
+QUOTA, AGAIN = "daily_quota", 600.0  # seconds: the day rolls on, and frees a little all the time
 OPTED_OUT = frozenset({"OptedOut", "DESTINATION_PHONE_NUMBER_OPTED_OUT"})
 
 
@@ -178,10 +180,18 @@ class Tables:
         codes: Mapping[Kind, str],
         reasons: Mapping[Kind, str] | None = None,
         meanings: Mapping[str, str] | None = None,
+        daily: re.Pattern[str] | None = None,
     ) -> None:
         self.codes = {**COMMON, **_by_word(codes)}
         self.reasons = _by_word(reasons or {})
         self.meanings = meanings or {}
+        self.daily = daily  # what AWS's text says where a code of throttling means the day's quota
+
+    def told(self, kind: Kind, word: str, text: str, after: float | None) -> ProviderError:
+        """The same, where the code alone does not tell all."""
+        if kind is Throttled and self.daily is not None and self.daily.search(text):
+            return used_up("AWS: the quota of 24 hours is used up", code=QUOTA, retry_after=AGAIN)
+        return self.error(kind, word, after)
 
     def error(self, kind: Kind, word: str, after: float | None = None) -> ProviderError:
         """An error of AWS's in our words."""
@@ -200,7 +210,8 @@ def _answered(error: BaseException, flight: Flight, tables: Tables) -> ProviderE
     if 400 <= status < 500 and status != 408:
         if code in tables.codes:
             kind = tables.reasons.get(reason) or tables.codes[code]
-            return tables.error(_narrowed(kind, response), reason or code, after)
+            text = str(response.get("Error", {}).get("Message") or "")
+            return tables.told(_narrowed(kind, response), reason or code, text, after)
         if status == 401:
             return AccountRefused("AWS refuses the credentials", code="http_401")
         if status == 429:

@@ -15,6 +15,7 @@ from providers._aws_errors import Tables
 
 SERVICE = "sesv2"
 FROM, SET = "AWS_SES_FROM_EMAIL", "AWS_SES_CONFIGURATION_SET"
+DAILY = "AWS_SES_DAILY_QUOTA"
 DKIM_ZONE = "dkim.amazonses.com"  # "DkimAttributes", Tokens; SigningHostedZone where it is another
 FULL = 0.8  # of the quota: worth a word
 REFUSED = "AccessDeniedException"
@@ -141,10 +142,13 @@ def _identity(name: str, said: Mapping[str, Any], *, new: bool = False) -> Ident
     )
 
 
-async def check(aws: Aws, address: str, configuration_set: str) -> Sequence[Finding]:
-    """The account; then the sender, and where its events go."""
+async def check(
+    aws: Aws, address: str, configuration_set: str, daily: int = 0
+) -> Sequence[Finding]:
+    """The account, and whether its quota is that of AWS_SES_DAILY_QUOTA; then the sender, and where
+    its events go."""
     try:
-        found = _account(await account(aws))
+        found = _account(await account(aws), daily)
     except ProviderError as error:
         return [_unasked("account", error)]
     for subject, look in (
@@ -166,7 +170,7 @@ def _unasked(subject: str, error: ProviderError) -> Finding:
     return _warning(subject, f"could not be asked about: {error.text}", fix)
 
 
-def _account(told: Account) -> list[Finding]:
+def _account(told: Account, daily: int) -> list[Finding]:
     """ "GetAccount", EnforcementStatus: HEALTHY, PROBATION, SHUTDOWN."""
     support = "answer AWS: the case stands in the support centre, and bounces are the usual reason"
     if told.enforcement == "SHUTDOWN" or not told.sending:
@@ -181,16 +185,19 @@ def _account(told: Account) -> list[Finding]:
         text = "the account is in the SES sandbox: it sends to verified addresses only"
         fix = "ask for production access in the SES console, for this region"
         found.append(_warning("sandbox", text, fix))
-    return [*found, _quota(told)]
+    return [*found, _quota(told, daily)]
 
 
-def _quota(told: Account) -> Finding:
+def _quota(told: Account, daily: int) -> Finding:
     if told.quota < 0:
         return _ok("quota", f"no bound a day; {told.rate:g} a second")
     text = f"{told.sent} of {told.quota} emails in 24 hours; {told.rate:g} a second"
     if told.sent >= told.quota * FULL:
-        fix = "ask for more in Service Quotas; AWS_SES_DAILY_QUOTA routes around it in time"
+        fix = f"ask for more in Service Quotas; {DAILY} routes around it in time"
         return _warning("quota", text, fix)
+    if daily > told.quota:
+        text = f"{text}, and {DAILY} is {daily}"
+        return _warning("quota", text, f"set {DAILY} to {told.quota} or less")
     return _ok("quota", text)
 
 

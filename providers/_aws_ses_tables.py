@@ -5,6 +5,8 @@ The names are those of the reference; a test compares them with botocore's model
 
 from __future__ import annotations
 
+import re
+
 from gateway.errors import AccountRefused, Ambiguous, Rejected, SenderRefused, Throttled
 from providers._aws_errors import Tables
 
@@ -13,13 +15,14 @@ SEND = Tables(
         Rejected: "BadRequestException MessageRejected",
         SenderRefused: "MailFromDomainNotVerifiedException NotFoundException",
         AccountRefused: "AccountSuspendedException SendingPausedException",
-        # "Maximum sending rate exceeded", and "Daily message quota exceeded": one code for both.
         Throttled: "TooManyRequestsException LimitExceededException",
         Ambiguous: "InternalServiceErrorException",
     },
+    # "Errors related to the sending quotas": one code for "Maximum sending rate exceeded", and for
+    # "Daily message quota exceeded".
+    daily=re.compile(r"\bdaily\b.{0,40}\bquota\b", re.IGNORECASE),
     meanings={
-        "MessageRejected": "SES refused the email: an address that is not verified (in the "
-        "sandbox every recipient has to be), or its content",
+        "MessageRejected": "SES refused the email, or what is in it",
         "MailFromDomainNotVerifiedException": "the MAIL FROM domain of the identity is not "
         "verified",
         "NotFoundException": "AWS_SES_CONFIGURATION_SET or the identity of AWS_SES_FROM_EMAIL is "

@@ -19,6 +19,7 @@ from gateway.errors import (
     SenderRefused,
     Throttled,
     Unsupported,
+    used_up,
 )
 from providers._retry_after import retry_after
 
@@ -67,7 +68,9 @@ def receipt(answer: HttpAnswer) -> Receipt:
 def failure(answer: HttpAnswer) -> ProviderError:
     """Its no, or what proves nothing."""
     errors = _errors(answer.body)
-    field = next((str(e["field"]) for e in errors if isinstance(e.get("field"), str)), "")
+    # Their examples say "null" where they mean none.
+    fields = (e.get("field") for e in errors)
+    field = next((text for text in fields if isinstance(text, str) and text != "null"), "")
     code = f"http_{answer.status}"
     if FIELD.fullmatch(field):
         code = f"{code}:{field}"
@@ -75,7 +78,7 @@ def failure(answer: HttpAnswer) -> ProviderError:
     if answer.status in (400, 403) and field.startswith("from"):
         return SenderRefused("the sender is not a verified identity of the account", code=code)
     if answer.status == 401 and any(OUT_OF_CREDITS in str(e.get("message")) for e in errors):
-        return Throttled("the plan's emails are used up", code="credits", retry_after=HOUR)
+        return used_up("the plan's emails are used up", code="credits", retry_after=HOUR)
     text = MEANINGS.get(answer.status, "the email was refused")
     if kind is Ambiguous:
         return Ambiguous("an answer that proves nothing", code=code)

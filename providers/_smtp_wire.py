@@ -7,6 +7,7 @@ server cannot have taken anything, and from then on nobody can tell without its 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from gateway.errors import (
     Throttled,
     Unreachable,
     Unsupported,
+    used_up,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 5.0
 IDLE = 20.0  # seconds; servers close idle connections after five minutes (RFC 5321), many sooner
 MANY = 100  # messages on one connection: what most servers allow
-DAY = 3600.0  # seconds until a server that counts by the day is asked again
+HOUR = 3600.0  # seconds until a server that counts by the day is asked again for a message
 
 # RFC 5321 section 4.2, RFC 3463 and RFC 4954. By the step, then by the code; "4" and "5" are what
 # is left of those. Until the dot nothing was taken; after it, these codes say that nothing was.
@@ -54,8 +56,13 @@ TABLE: Mapping[str, Verdicts] = {
     "data": {"4": Throttled, "530": AccountRefused, "5": Rejected},
     "message": {"4": Throttled, "5": Rejected},
 }
-# "Limits for sending mail" (Gmail, Google Workspace): 550 5.4.5 and 421 4.7.0 are about our rate.
-DAILY = ("5.4.5", "5.4.6", "4.7.28")
+# "Gmail SMTP errors and codes" (Google Workspace): 5.4.5, whatever comes with it, is our daily
+# limit, and 4.7.28 the rate of our address. Exchange Online has 5.1.90 for it ("NDRs").
+DAILY = ("5.4.5", "5.1.90")
+RATE = ("4.7.28",)
+# Others have no code for it: Amazon SES says "454 Throttling failure: Daily message quota exceeded"
+# ("Errors related to the sending quotas").
+IN_WORDS = re.compile(r"\bdaily\b.{0,40}\b(?:quota|limit)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -341,8 +348,10 @@ def judged(step: str, code: int, text: str) -> ProviderError:
         kind = Ambiguous if step == "message" else Unreachable
     status = text.partition(" ")[0]
     told = f"{digits} {status}" if status[:2] in ("4.", "5.") else digits
-    if status in DAILY:
-        return Throttled(text, code=told, retry_after=DAY)
+    if status in DAILY or (step != "recipient" and code >= 400 and IN_WORDS.search(text)):
+        return used_up("the server's daily quota is used up", code=told, retry_after=HOUR)
+    if status in RATE:
+        return Throttled(text, code=told, retry_after=HOUR)
     error = kind(text, code=told)
     if step == "recipient" and isinstance(error, Throttled):
         error.breaker = Breaker.IGNORES  # greylisting, or a full mailbox: of that person alone

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from email.headerregistry import Address
 from typing import Any, ClassVar
 
@@ -25,7 +26,7 @@ from gateway.domain import (
     Receipt,
     Sender,
 )
-from gateway.errors import Ambiguous, SettingsError, Unsupported
+from gateway.errors import Ambiguous, ProviderError, SenderRefused, SettingsError, Unsupported
 from providers import _aws_ses_setup
 from providers._aws import SEATS, Aws, AwsAccount
 from providers._aws_ses_setup import Identity
@@ -48,6 +49,8 @@ LARGEST = 25 * 1024 * 1024  # bytes of files; SES takes 40 MB, and base64 adds a
 MESSAGE_ID = re.compile(r"[A-Za-z0-9_.@-]{1,200}")
 PRINTABLE = re.compile(r"[ -~]{0,870}")
 HEADERS = 15
+REFUSED = 400
+VERIFY = "run `gateway ses verify-sender`"
 UTF8 = "UTF-8"
 
 
@@ -64,6 +67,7 @@ class AwsSesSettings(AwsAccount):
 
     from_email: str = Field("", alias="AWS_SES_FROM_EMAIL")
     from_name: str = Field("", alias="AWS_SES_FROM_NAME")
+    daily_quota: int = Field(0, alias="AWS_SES_DAILY_QUOTA", ge=0, le=10**9)
     configuration_set: str = Field("", alias="AWS_SES_CONFIGURATION_SET")
 
     @field_validator("from_email")
@@ -115,6 +119,7 @@ class AwsSes:
         if not settings.from_email:
             raise SettingsError("AWS_SES_FROM_EMAIL is not set; SES cannot be used without it.")
         self._settings = settings
+        self.capabilities = replace(self.capabilities, daily=settings.daily_quota or None)
         self._timeout = timeout
         self._aws = Aws(settings, timeout=timeout)
         self._client = self._aws.client("sesv2")
@@ -126,9 +131,20 @@ class AwsSes:
         ends = clock() + self._timeout
         attached = await attachments(message, limit=LARGEST, within=self._timeout / 2)
         fields = await self._fields(message, attached)
+        sender = message.sender.address or ""
         return await self._aws.call(
-            lambda _: receipt(self._client.send_email(**fields)), SEND, within=ends - clock()
+            lambda _: self._sent(fields, sender), SEND, within=ends - clock()
         )
+
+    def _sent(self, fields: Mapping[str, Any], sender: str) -> Receipt:
+        """ "SendEmail", on a thread."""
+        try:
+            return receipt(self._client.send_email(**fields))
+        except self._client.exceptions.MessageRejected as error:
+            failed = unverified(error.response, sender)
+            if failed is None:
+                raise
+        raise failed
 
     async def _fields(
         self, message: OutboundMessage, attached: Sequence[Attachment]
@@ -161,7 +177,9 @@ class AwsSes:
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Looks at the account and the sender, for `gateway doctor`."""
         told = self._settings
-        return await _aws_ses_setup.check(self._aws, told.from_email, told.configuration_set)
+        return await _aws_ses_setup.check(
+            self._aws, told.from_email, told.configuration_set, told.daily_quota
+        )
 
     async def verify_sender(self, name: str) -> Identity:
         """Has SES verify an address or a domain, if it does not already."""
@@ -195,6 +213,21 @@ def receipt(answer: Mapping[str, Any]) -> Receipt:
     if not (isinstance(id_, str) and MESSAGE_ID.fullmatch(id_)):
         raise Ambiguous("a success without a readable id", code="http_200")
     return Receipt(provider_message_id=id_)
+
+
+def unverified(response: Mapping[str, Any], sender: str) -> ProviderError | None:
+    """A "MessageRejected" that is about no message but about who is not verified: the sender, or,
+    in the sandbox, somebody who gets it. Another provider may send it. Its text names them."""
+    said = response.get("Error", {})
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    text = str(said.get("Message") or "").lower()
+    if status != REFUSED or "not verified" not in text:
+        return None
+    code, domain = "MessageRejected", sender.rpartition("@")[2].lower()
+    named = re.findall(r"[^\s,:;<>]+", text.partition("identities failed")[2] or text)
+    if {sender.lower(), domain} & {name.rstrip(".") for name in named}:
+        return SenderRefused(f"SES: the sender is not verified: {VERIFY}", code=code)
+    return Unsupported("SES: in the sandbox every recipient has to be verified, too", code=code)
 
 
 def _simple(parts: OutboundEmail) -> bool:

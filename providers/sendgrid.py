@@ -11,6 +11,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -57,6 +58,7 @@ class SendgridSettings(BaseModel):
     api_key: SecretStr = Field(SecretStr(""), alias="SENDGRID_API_KEY")
     from_email: str = Field("", alias="SENDGRID_FROM_EMAIL")
     from_name: str = Field("", alias="SENDGRID_FROM_NAME")
+    daily_quota: int = Field(0, alias="SENDGRID_DAILY_QUOTA", ge=0, le=10**9)
     api_url: str = Field("https://api.sendgrid.com", alias="SENDGRID_API_URL")
 
     @field_validator("api_key")
@@ -118,6 +120,7 @@ class Sendgrid:
             if not value:
                 raise SettingsError(f"{variable} is not set; SendGrid cannot be used without it.")
         self._settings = settings
+        self.capabilities = replace(self.capabilities, daily=settings.daily_quota or None)
         self._http = http
         self._timeout = timeout
         self._headers = {

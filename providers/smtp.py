@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -52,6 +53,7 @@ class SmtpSettings(BaseModel):
     authorities: str = Field("", alias="SMTP_CA_FILE")
     from_email: str = Field("", alias="SMTP_FROM_EMAIL")
     from_name: str = Field("", alias="SMTP_FROM_NAME")
+    daily_quota: int = Field(0, alias="SMTP_DAILY_QUOTA", ge=0, le=10**9)
 
     @field_validator("host")
     @classmethod
@@ -138,6 +140,7 @@ class Smtp:
         except ImportError:
             raise SettingsError(EXTRA) from None
         self._settings = settings
+        self.capabilities = replace(self.capabilities, daily=settings.daily_quota or None)
         self._timeout = timeout
         self._wire = Wire(
             Server(

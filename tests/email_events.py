@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.cases import described
 from gateway.domain import WebhookRequest
+from tests.mails import received
 from tests.sns_signing import laid_out, notification, posted, request, signer, write, written
 from tests.webhook_cases import CASES, WHEN
 from webhooks.sendgrid import SIGNATURE, TIMESTAMP, SendgridWebhook
@@ -99,6 +100,8 @@ def ses_golden() -> dict[str, tuple[WebhookRequest, str]]:
         name: (request(notification(body, n)), "events")
         for n, (name, body) in enumerate(ses_bodies().items(), 1)
     }
+    mail = b"From: Ada <ada@example.com>\r\nTo: shop@example.com\r\n\r\nHi\r\n"
+    read["received"] = request(notification(received(mail), 40)), "events"
     nameless = ses("Delivery", messageId=None)
     return {
         **read,

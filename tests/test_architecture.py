@@ -36,6 +36,8 @@ STORE_MAY = (
     "gateway.clock",
     "gateway.money",
     "gateway.opt_outs",
+    "gateway.quotas",
+    "gateway.recipients",
     "gateway.routing",
     "gateway.status",
     "gateway.views",

@@ -135,13 +135,13 @@ def test_processes_that_stall_beyond_their_leases_break_no_rule() -> None:
 def test_a_begin_without_its_fence_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = deliveries._begin
 
-    def begin(tx: Any, thread: Thread | None, item: Any, *, opted_out: bool) -> bool:
+    def begin(tx: Any, thread: Thread | None, item: Any, *rest: Any) -> bool:
         entry = thread.entry if thread is not None else None
         if entry is None:
-            return real(tx, thread, item, opted_out=opted_out)
+            return real(tx, thread, item, *rest)
         was = entry["lease_token"], entry["lease_until"]
         entry.update(lease_token=item.due.token, lease_until=tx.now + 1)
-        begun = real(tx, thread, item, opted_out=opted_out)
+        begun = real(tx, thread, item, *rest)
         entry["lease_token"], entry["lease_until"] = was
         return begun
 
@@ -150,7 +150,7 @@ def test_a_begin_without_its_fence_is_noticed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_opt_out_that_is_not_looked_at_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opt_outs, "blocked", lambda tx, people: set())
+    monkeypatch.setattr(opt_outs, "blocked", lambda tx, people: {})
     assert "had opted out" in found()
 
 

@@ -117,7 +117,10 @@ def test_who_bounced_for_good_is_not_written_to_again(client: Client, topics: Aw
     shown_now = client.until(done["id"], "bounced")
     assert shown_now["error"]["code"] == "bounce_permanent:noemail"
     again = client.send(channel="email", to="ada@EXAMPLE.com", subject="x", body="y")
-    assert client.until(again["id"], "rejected")["attempts"] == []
+    refused = client.until(again["id"], "rejected")
+    assert (refused["attempts"], refused["error"]["code"]) == ([], "suppressed")
+    (listed,) = client.get("/api/suppressions", reason="bounce")["items"]
+    assert (listed["address"], listed["source"], listed["detail"]) == (ADA, "vendor", "bounced")
     other = client.send(channel="email", to=BOB, subject="x", body="y")
     client.until(other["id"], "accepted")
 

@@ -244,9 +244,18 @@ async def test_what_is_wrong_with_ses_is_found(
     assert found.fix and "secret" not in repr(found)
 
 
-async def checked(name: str, vendor: LoopbackVendor) -> dict[str, Finding]:
+@pytest.mark.anyio
+@pytest.mark.parametrize(("daily", "level"), [("200", "ok"), ("201", "warning")])
+async def test_a_quota_of_ours_above_that_of_ses_is_told(
+    ses: LoopbackVendor, daily: str, level: str
+) -> None:
+    found = (await checked("aws_ses", ses, AWS_SES_DAILY_QUOTA=daily))["quota"]
+    assert found.level == level and "3 of 200" in found.text
+
+
+async def checked(name: str, vendor: LoopbackVendor, **more: str) -> dict[str, Finding]:
     """What a provider finds, by subject."""
-    async with provider(entry_of(name), vendor.url, timeout=20) as made:
+    async with provider(entry_of(name), vendor.url, timeout=20, **more) as made:
         return {finding.subject: finding for finding in await made.check("")}
 
 

@@ -37,6 +37,7 @@ CHOSEN = {
     "aws_whatsapp": "text",
     "console": "message",
     "sendgrid": "delivered",
+    "sendgrid_inbound": "taken_apart",
     "twilio": "whatsapp_button",
 }
 

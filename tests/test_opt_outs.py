@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.commands.opt_outs import guarded, unguarded
+from gateway.cells import guarded, unguarded
 from gateway.domain import (
     Channel,
     Engagement,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,21 @@ def refused(store: Store, place: Place, reason: str = "account_refused") -> None
 def lines(out: str, first: str) -> list[list[str]]:
     """The rows of a table that begin with a word."""
     return [line.split() for line in out.splitlines() if line.startswith(first)]
+
+
+def test_daily_quotas_are_listed_with_what_is_used(
+    tmp_path: Path, environment: dict[str, str], store: Store, desk: Desk
+) -> None:
+    assert "Daily quotas" not in desk.run("providers", "list").out
+    smtp = {"SMTP_HOST": "127.0.0.1", "SMTP_FROM_EMAIL": "shop@example.com"}
+    bounded = Desk(tmp_path, {**environment, **smtp, "SMTP_DAILY_QUOTA": "5"})
+    store.change(
+        "INSERT INTO provider_usage (tenant_id, connection, provider, piece, people) "
+        "VALUES ('default', 'smtp', 'smtp', ?, 5)",
+        int(datetime.now(UTC).timestamp() * 1000),
+    )
+    done = bounded.run("providers", "list")
+    assert lines(done.out, "smtp")[0][:3] == ["smtp", "5", "5"], done.out
 
 
 def test_the_chains_are_listed_with_their_breakers(desk: Desk, store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlencode
@@ -13,11 +14,15 @@ import pytest
 import requests
 
 from gateway.commands.emulator import served as certificate_served
+from gateway.domain import Channel, Simulated, Status, StatusUpdate
 from tests.aws_account import AwsAccount, aws_account
 from tests.aws_social import NUMBER, LoopbackSocial
 from tests.commands import Desk, Served, serving
 from tests.running import eventually, free_port
 from tests.sns_signing import confirmation, headers, laid_out, signer, stamp
+from webhooks.aws_ses import AwsSesWebhook
+
+pytestmark = pytest.mark.anyio
 
 PERSON, OURS = "+15551230001", "+15550000001"
 SAYS = ("simulate", "inbound", "--to", OURS)
@@ -115,7 +120,7 @@ def test_what_aws_has_no_way_to_say_is_told(served: Served, tmp_path: Path) -> N
     desk = Desk(tmp_path, {"GATEWAY_ENV": "development"})
     done = desk.run(*SAYS, "--provider", "aws", *media)
     assert done.code == 1
-    assert "plain SMS and WhatsApp only" in done.err
+    assert "plain SMS, WhatsApp and email only" in done.err
     done = desk.run(*SAYS, "--channel", "whatsapp", "--provider", "aws", *media)
     assert done.code == 1
     assert "it holds one" in done.err
@@ -133,7 +138,7 @@ def test_what_nobody_could_read_is_not_posted(served: Served) -> None:
 def test_a_provider_that_is_not_there_is_told(served: Served) -> None:
     done = served.desk.run(*SAYS, "--body", "hi", "--provider", "azure")
     assert done.code == 2
-    assert "aws_ses, aws_sns, aws_whatsapp, console, sendgrid, twilio" in done.err
+    assert "aws_whatsapp, console, sendgrid, sendgrid_inbound, twilio" in done.err
 
 
 def test_production_can_sign_nothing_as_aws(tmp_path: Path) -> None:
@@ -219,3 +224,30 @@ def test_only_its_own_path_is_served_and_only_on_this_machine() -> None:
     for away in ("http://10.0.0.1:4571/one.pem", "https://127.0.0.1:4571/one.pem"):
         with certificate_served(away, "PEM") as stand:
             assert "is not of this machine" in stand.reason
+
+
+def test_somebody_writes_an_email_and_it_is_shown_once_it_is_read(served: Served) -> None:
+    email = ("simulate", "inbound", "--channel", "email", "--to", "shop@example.com")
+    done = served.desk.run(*email, "--subject", "Grüße", "--body", "hi there")
+    assert done.code == 0, done.err
+    message = served.api.message(done.field("id"))
+    told = (message["from"], message["to"], message["subject"], message["body"].strip())
+    assert told == ("ada@example.com", "shop@example.com", "Grüße", "hi there")
+    assert (message["provider"], message["email"]["dmarc"]) == ("aws_ses", "pass")
+    wrong = served.desk.run(*email, "--from", "+15551230002", "--body", "x")
+    assert (wrong.code, "email address" in wrong.err) == (2, True)
+
+
+async def test_ses_tells_what_became_of_an_email_as_it_would(served: Served) -> None:
+    webhook = AwsSesWebhook(AwsSesWebhook.Settings.model_validate(AwsSesWebhook.development()))
+    for status in (Status.SENT, Status.DELIVERED, Status.BOUNCED, Status.FAILED):
+        told = StatusUpdate(
+            dedupe_key="", status=status, vendor_status="", attempt_id=f"att_{'0' * 32}",
+            provider_message_id="0100-1", channel=Channel.EMAIL, recipient="ada@example.com",
+        )  # fmt: skip
+        request = webhook.sign(Simulated(url="https://gw.test.example/", status=told))
+        event = webhook.parse(await webhook.verify(request))[0]
+        assert isinstance(event, StatusUpdate)
+        assert (event.status, event.attempt_id) == (status, told.attempt_id)
+    with pytest.raises(ValueError, match="simulated"):
+        webhook.sign(Simulated(url="https://x/", status=replace(told, status=Status.READ)))

@@ -188,7 +188,7 @@ def past(idle: Client, store: Store) -> Client:
         store,
         template,
         *({**out, "at": BEGIN + n * hour} for n in range(3)),
-        {**out, "at": BEGIN + day, "status": "failed", "cost": None, "currency": None},
+        {**out, "at": BEGIN + day, "status": "failed", "cost": "5", "cost_estimated": 1},
         {**out, "at": BEGIN + day + hour, "provider": "aws-sms", "cost": "0.1", "currency": "EUR"},
         {**out, "at": BEGIN + day + hour, "status": "accepted", "cost": "1E-7"},
         {"at": BEGIN + day, "direction": "inbound", "status": "received", "segments": 1},

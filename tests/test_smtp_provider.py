@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gateway.breaker import Sign, sign_of
 from gateway.domain import Channel, MessageType, OutboundEmail, OutboundMessage, Sender
 from gateway.errors import (
     AccountRefused,
@@ -217,13 +218,49 @@ async def test_greylisting_says_nothing_of_the_provider() -> None:
     assert (failed.breaker, failed.code) == (Breaker.IGNORES, "450 4.2.1")
 
 
-async def test_a_daily_limit_is_believed_for_an_hour() -> None:
+@pytest.mark.parametrize(
+    ("step", "answer"),
+    [
+        ("message", "550 5.4.5 Daily user sending limit exceeded"),
+        ("recipient", "550 5.4.5 Daily SMTP relay sending limit exceeded"),
+        ("message", "550 5.1.90 Your message can't be sent: you've reached your daily limit"),
+        ("message", "454 Throttling failure: Daily message quota exceeded"),
+        ("sender", "550 Daily sending quota exceeded"),
+    ],
+)
+async def test_a_day_that_is_over_opens_the_breaker_and_holds_for_an_hour(
+    step: str, answer: str
+) -> None:
     with smtp_server() as box:
-        box.plan["message"] = ["550 5.4.5 Daily user sending limit exceeded"]
+        box.plan[step] = [answer]
         async with smtp(box.port) as provider:
             failed = await failure(provider)
-    assert type(failed) is Throttled
+    assert (type(failed), failed.breaker) == (Throttled, Breaker.OPENS)
     assert failed.retry_after == 3600.0
+    assert sign_of(failed) is Sign.REFUSED
+    assert "you" not in failed.text
+
+
+@pytest.mark.parametrize(
+    ("step", "answer", "kind", "breaker"),
+    [
+        ("message", "421 4.7.28 unusual rate of mail", Throttled, Breaker.SUSTAINED),
+        ("message", "454 Throttling failure: Maximum sending rate exceeded", Throttled,
+         Breaker.SUSTAINED),
+        ("recipient", "452 4.2.2 The recipient's inbox is out of storage", Throttled,
+         Breaker.IGNORES),
+        ("recipient", "452 4.2.1 Over the daily limit of that mailbox", Throttled, Breaker.IGNORES),
+        ("message", "554 5.4.6 Message exceeded 50 hops", Rejected, Breaker.IGNORES),
+    ],
+)  # fmt: skip
+async def test_what_is_about_a_rate_or_a_mailbox_is_no_end_of_a_day(
+    step: str, answer: str, kind: type[ProviderError], breaker: Breaker
+) -> None:
+    with smtp_server() as box:
+        box.plan[step] = [answer]
+        async with smtp(box.port) as provider:
+            failed = await failure(provider)
+    assert (type(failed), failed.breaker) == (kind, breaker)
 
 
 async def test_no_answer_after_the_dot_is_ambiguous_and_before_it_is_not() -> None:

@@ -608,7 +608,7 @@ def test_where_nobody_opted_out_an_index_is_asked_and_nothing_else(
         real = tx.run
         monkeypatch.setattr(tx, "run", lambda sql, v=(): asked.append(sql) or real(sql, v))
         people = [(TENANT, "sms", person(n)) for n in range(500)]
-        assert opt_outs.blocked(tx, people) == set()
+        assert opt_outs.blocked(tx, people) == {}
     assert len(asked) == 1
 
 

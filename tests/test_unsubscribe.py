@@ -221,6 +221,22 @@ def test_where_it_cannot_be_or_makes_no_sense_it_is_refused(
     assert any(text in message for message in told), told
 
 
+def test_the_address_stands_where_the_text_has_a_place_for_it(one: Client, box: Mailbox) -> None:
+    place = "{{unsubscribe_url}}"
+    text = {"body": f"No more? {place}", "html": f'<a href="{place}">No more?</a>'}
+    asked = {"channel": "email", "to": ADA, "subject": "x", **text}
+    one.until(one.send(**asked, email={"unsubscribe": True})["id"], "accepted")
+    found = read(box)
+    url = found["List-Unsubscribe"].strip("<>")
+    shown = [found.get_body((kind,)).get_content() for kind in ("plain", "html")]
+    assert [each.strip() for each in shown] == [
+        f"No more? {url}",
+        f'<a href="{url}">No more?</a>',
+    ]
+    one.until(one.send(**asked)["id"], "accepted")
+    assert place in read(box).get_body(("plain",)).get_content()
+
+
 def test_who_asks_for_none_gets_none(one: Client, box: Mailbox) -> None:
     sent = one.send(channel="email", to=ADA, subject="Your code", body="123456", priority="urgent")
     one.until(sent["id"], "accepted")

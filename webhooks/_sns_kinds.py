@@ -13,13 +13,14 @@ from datetime import datetime
 from typing import Any
 
 from gateway.domain import Event, Fake, Unrecognised
-from webhooks import _sns_ses, _sns_sms, _sns_whatsapp, _sns_whatsapp_statuses
+from webhooks import _sns_mail, _sns_ses, _sns_sms, _sns_whatsapp, _sns_whatsapp_statuses
 from webhooks._forms import read_json
 
 # Members that hold nothing but a vendor's own words.
 SPOKEN = frozenset(
     {
         *("eventType", "eventVersion", "messageStatus", "messageType", "totalMessageParts"),
+        *("notificationType", "encoding"),
         *("field", "messaging_product", "type", "status", "mime_type", "event", "currency"),
         *("category", "pricing_model", "code", "isoCountryCode", "detail-type", "source", "reason"),
     }
@@ -49,6 +50,7 @@ KINDS: tuple[tuple[Recognise, Read], ...] = (
     ),
     (_sns_sms.is_event, lambda inner: [_sns_sms.event(inner.facts, inner.published, inner.key)]),
     (_sns_sms.is_log, lambda inner: [_sns_sms.log(inner.facts, inner.published, inner.key)]),
+    (_sns_mail.is_received, lambda i: [_sns_mail.read(i.facts, i.published, i.key)]),
     (_sns_ses.is_event, lambda i: _sns_ses.read(i.facts, i.published, i.key)),
     (_sns_whatsapp.is_event, lambda i: _sns_whatsapp.read(i.facts, i.published, i.key)),
     (
@@ -101,7 +103,10 @@ def faked(message: str, fake: Fake) -> str:
     if not isinstance(facts, dict):
         return str(fake("Message", message))
     entry = facts.pop(_sns_whatsapp.ENTRY, None)
+    email = facts.pop("content", None) if _sns_mail.is_received(facts) else None
     made = fake("Message", facts)
+    if email is not None:
+        made["content"] = _sns_mail.another(facts)
     if entry is not None:
         told = fake("entry", read_json(entry) if isinstance(entry, str) else entry)
         made[_sns_whatsapp.ENTRY] = json.dumps(told, ensure_ascii=False)

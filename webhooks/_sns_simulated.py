@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.domain import Channel, InboundMessage, Simulated, Status, StatusUpdate
-from webhooks import _sns_whatsapp_simulated
+from webhooks import _sns_ses_simulated, _sns_whatsapp_simulated
 from webhooks._sns_envelope import signed_text
 from webhooks._sns_sms_tables import STATUSES, WORDS
 
@@ -76,13 +76,9 @@ def message(simulated: Simulated, now: datetime) -> str:
         ValueError: AWS has no way to say that.
     """
     if simulated.message is not None:
-        whatsapp = simulated.message.channel is Channel.WHATSAPP
-        said = _sns_whatsapp_simulated.said
-        facts = said(simulated.message, now) if whatsapp else _said(simulated.message)
+        facts = _said(simulated.message, now)
     elif simulated.status is not None:
-        whatsapp = simulated.status.channel is Channel.WHATSAPP
-        happened = _sns_whatsapp_simulated.happened if whatsapp else _happened
-        facts = happened(simulated.status, now)
+        facts = _happened(simulated.status, now)
     else:
         raise ValueError("there is neither a message nor a status to simulate")
     return json.dumps(
@@ -90,9 +86,13 @@ def message(simulated: Simulated, now: datetime) -> str:
     )
 
 
-def _said(said: InboundMessage) -> dict[str, Any]:
+def _said(said: InboundMessage, now: datetime) -> dict[str, Any]:
+    if said.channel is Channel.WHATSAPP:
+        return _sns_whatsapp_simulated.said(said, now)
+    if said.channel is Channel.EMAIL:
+        return _sns_ses_simulated.said(said, now)
     if said.channel is not Channel.SMS or said.media:
-        raise ValueError("AWS can be simulated with plain SMS and WhatsApp only")
+        raise ValueError("AWS can be simulated with plain SMS, WhatsApp and email only")
     return {
         "originationNumber": said.from_address,
         "destinationNumber": said.to_address,
@@ -104,8 +104,12 @@ def _said(said: InboundMessage) -> dict[str, Any]:
 
 
 def _happened(status: StatusUpdate, now: datetime) -> dict[str, Any]:
+    if status.channel is Channel.WHATSAPP:
+        return _sns_whatsapp_simulated.happened(status, now)
+    if status.channel is Channel.EMAIL:
+        return _sns_ses_simulated.happened(status, now)
     if status.channel not in (Channel.SMS, None):
-        raise ValueError("AWS can be simulated with plain SMS and WhatsApp only")
+        raise ValueError("AWS can be simulated with plain SMS, WhatsApp and email only")
     kind = _kind(status)
     return {
         "eventType": kind,

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.domain import Answer, Clock, Verified, Webhook, WebhookRequest
+from gateway.domain import Admits, Answer, Clock, Verified, Webhook, WebhookRequest
 from gateway.errors import (
     CannotVerifyNow,
     OutcomeUnknown,
@@ -40,6 +42,8 @@ TITLES = {
 }
 SHARED = frozenset({"sms", "whatsapp"})  # routes by channel, whoever the vendor is
 CLOSE = (b"connection", b"close")
+LARGE_AT_ONCE = 4  # bodies in memory that are larger than others may be
+LARGE_TIMEOUT = 60.0
 
 
 class Refused(Exception):
@@ -126,6 +130,7 @@ class Endpoint:
         self._timeout = timeout
         self._clock = clock
         self._on_verdict = on_verdict
+        self._large = 0
 
     def routes(self) -> list[Route]:
         """The routes, for a Starlette application; also under the public URL's own path, for a
@@ -167,9 +172,12 @@ class Endpoint:
 
     async def _answer(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            hooks = self._known(key, scope["method"])
-            request = await self._read(scope, receive)
-            webhook = await self._take(key, hooks, request)
+            key, hooks = self._known(key, scope["method"])
+            request = self._head(scope)
+            most = self._admitted(key, hooks, request)
+            with self._room(most):
+                request = replace(request, body=await self._read(request, receive, most))
+                webhook = await self._take(key, hooks, request)
         except Refused as refused:
             named = key in self._hooks or key in self._missing
             self._on_verdict(key if named else "?", refused.verdict)
@@ -182,7 +190,15 @@ class Endpoint:
             self._on_verdict(webhook.name, "taken")
             await _send(send, *_spoken(webhook.answer))
 
-    def _known(self, key: str, method: str) -> tuple[Webhook, ...]:
+    def _known(self, key: str, method: str) -> tuple[str, tuple[Webhook, ...]]:
+        """Whose address it is, without the secret that may be in it."""
+        name = key.partition("/")[0]
+        if key not in self._hooks and any(
+            isinstance(hook, Admits) for hook in self._hooks.get(name, ())
+        ):
+            key = name
+        if key not in self._hooks and name in self._missing:
+            key = name
         hooks = self._hooks.get(key)
         if hooks is None:
             variable = self._missing.get(key)
@@ -192,25 +208,52 @@ class Endpoint:
             raise Refused(403, "off", CLOSE, rest=True)
         if method != "POST":
             raise Refused(405, "method", (b"allow", b"POST"), CLOSE, rest=True)
-        return hooks
+        return key, hooks
 
-    async def _read(self, scope: Scope, receive: Receive) -> WebhookRequest:
-        headers = _headers(scope["headers"])
-        declared = headers.get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
-            raise Refused(413, "too_large", CLOSE, rest=True)
-        try:
-            body = await within(self._timeout, _body(receive, self._max_bytes))
-        except TimeoutError:
-            raise Refused(408, "too_slow", CLOSE) from None
+    def _head(self, scope: Scope) -> WebhookRequest:
+        """The request as far as it is read."""
         raw_path = scope.get("raw_path") or scope["path"].encode()
         return WebhookRequest(
             method=scope["method"],
             url=public_url(self._origin, raw_path, scope["query_string"]),
-            headers=headers,
-            body=body,
+            headers=_headers(scope["headers"]),
+            body=b"",
             received_at=self._clock.now(),
         )
+
+    def _admitted(self, key: str, hooks: Sequence[Webhook], request: WebhookRequest) -> int:
+        """How many bytes may come; of what is larger than others nothing is read before who
+        posts it has shown that they may."""
+        hook = hooks[0]
+        if not isinstance(hook, Admits):
+            return self._max_bytes
+        try:
+            return hook.admit(request)
+        except SignatureInvalid as error:
+            raise _unproved(key, error, rest=True) from None
+
+    @contextmanager
+    def _room(self, most: int) -> Iterator[None]:
+        """Bounds what large bodies take of memory, all together."""
+        large = most > self._max_bytes
+        if large and self._large >= LARGE_AT_ONCE:
+            later = (b"retry-after", RETRY_AFTER.encode())
+            raise Refused(503, "unavailable", later, CLOSE, rest=True)
+        self._large += large
+        try:
+            yield
+        finally:
+            self._large -= large
+
+    async def _read(self, request: WebhookRequest, receive: Receive, most: int) -> bytes:
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > most:
+            raise Refused(413, "too_large", CLOSE, rest=True)
+        timeout = self._timeout if most <= self._max_bytes else max(self._timeout, LARGE_TIMEOUT)
+        try:
+            return await within(timeout, _body(receive, most))
+        except TimeoutError:
+            raise Refused(408, "too_slow", CLOSE) from None
 
     async def _take(self, key: str, hooks: tuple[Webhook, ...], request: WebhookRequest) -> Webhook:
         webhook = self._claimant(key, hooks, request)
@@ -219,9 +262,7 @@ class Endpoint:
             await self._receive(webhook, verified)
         except SignatureInvalid as error:
             also = self._off() if error.missing and key in SHARED else ""
-            log.warning("webhook %s refused (%d): %s%s", key, error.http_status, error.detail, also)
-            verdict = "unsigned" if error.missing else "wrong_signature"
-            raise Refused(error.http_status, verdict) from None
+            raise _unproved(key, error, also) from None
         except (CannotVerifyNow, StoreUnavailable, OutcomeUnknown) as error:
             log.error("webhook %s cannot be taken now: %s", key, clean(str(error)))
             kind = "outcome-unknown" if isinstance(error, OutcomeUnknown) else "about:blank"
@@ -248,6 +289,13 @@ class Endpoint:
         """What else would be here if it were set up."""
         off = ", ".join(f"{name} ({variable})" for name, variable in self._missing.items())
         return f"; off for want of a variable: {off}" if off else ""
+
+
+def _unproved(key: str, error: SignatureInvalid, also: str = "", *, rest: bool = False) -> Refused:
+    log.warning("webhook %s refused (%d): %s%s", key, error.http_status, error.detail, also)
+    verdict = "unsigned" if error.missing else "wrong_signature"
+    closing = (CLOSE,) if rest else ()
+    return Refused(error.http_status, verdict, *closing, rest=rest)
 
 
 def _headers(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:

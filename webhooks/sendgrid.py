@@ -6,14 +6,11 @@ does not lose the others.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -33,21 +30,16 @@ from gateway.domain import (
     Verified,
     WebhookRequest,
 )
-from gateway.errors import Malformed, SettingsError, SignatureInvalid, clean
+from gateway.errors import Malformed, SettingsError, clean
+from webhooks import _sendgrid_signature
 from webhooks._forms import read_json
+from webhooks._sendgrid_signature import SIGNATURE, TIMESTAMP
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import (
-        EllipticCurvePrivateKey,
-        EllipticCurvePublicKey,
-    )
+    pass
 
-SIGNATURE = "x-twilio-email-event-webhook-signature"
-TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
 PUBLIC, PRIVATE = "SENDGRID_WEBHOOK_PUBLIC_KEY", "SENDGRID_WEBHOOK_DEVELOPMENT_KEY"
 
-# Failed posts are repeated for 24 hours; whether each is signed anew is not documented.
-OLDEST, NEWEST = timedelta(hours=25), timedelta(minutes=15)
 MOST = 5000  # events of a batch
 ID = re.compile(r"[!-~]{1,200}")
 ATTEMPT_ID = re.compile(r"att_[0-9A-Za-z]{20,40}")
@@ -103,22 +95,8 @@ class SendgridWebhook:
     @staticmethod
     def development() -> dict[str, str]:
         """A pair of keys for a developer's machine, as variables."""
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        private = key.private_bytes(
-            serialization.Encoding.DER,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        public = key.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        return {
-            PUBLIC: base64.b64encode(public).decode(),
-            PRIVATE: base64.b64encode(private).decode(),
-        }
+        public, private = _sendgrid_signature.key_pair()
+        return {PUBLIC: public, PRIVATE: private}
 
     def __init__(self, settings: SendgridWebhookSettings, *, connection: str = "sendgrid") -> None:
         """Reads the keys: several, by commas, while one is changed for another.
@@ -128,10 +106,9 @@ class SendgridWebhook:
         """
         self._settings = settings
         self._connection = connection
-        given = [text.strip() for text in settings.public_key.split(",") if text.strip()]
-        if not given:
+        self._keys = _sendgrid_signature.public_keys(settings.public_key, PUBLIC)
+        if not self._keys:
             raise SettingsError(f"{PUBLIC} is not set; SendGrid's events cannot be verified.")
-        self._keys = [_public(text) for text in given]
 
     def claims(self, headers: Mapping[str, str]) -> bool:
         """Whether a request says that SendGrid signed it."""
@@ -143,23 +120,7 @@ class SendgridWebhook:
         Raises:
             SignatureInvalid: it is not signed, or not by a key of ours, or too old.
         """
-        given, stamp = request.headers.get(SIGNATURE, ""), request.headers.get(TIMESTAMP, "")
-        if not given or not stamp:
-            lacking = SIGNATURE if not given else TIMESTAMP
-            raise SignatureInvalid(f"the header {lacking} is missing", missing=True)
-        if not re.fullmatch(r"\d{9,11}", stamp):
-            raise SignatureInvalid("the timestamp is not a number of seconds")
-        try:
-            signature = base64.b64decode(given, validate=True)
-        except (binascii.Error, ValueError):
-            signature = b""
-        if base64.b64encode(signature).decode() != given:  # its last bits may be anything, too
-            raise SignatureInvalid("the signature is not base64")
-        signed = stamp.encode() + request.body
-        number = next((n for n, key in enumerate(self._keys) if _holds(key, signature, signed)), -1)
-        if number < 0:
-            raise SignatureInvalid(f"the signature is of no key in {PUBLIC}")
-        _fresh(int(stamp), request.received_at)
+        number = _sendgrid_signature.verified_by(request, self._keys, PUBLIC)
         key = hashlib.sha256(request.body).hexdigest()  # repetitions may have another timestamp
         headers = {n: v for n, v in request.headers.items() if n != SIGNATURE}
         return Verified(
@@ -219,8 +180,7 @@ class SendgridWebhook:
             url=simulated.url,
             headers={
                 "content-type": "application/json;charset=utf-8",
-                TIMESTAMP: stamp,
-                SIGNATURE: base64.b64encode(self._signed(stamp.encode() + body)).decode(),
+                **self._proof(body, stamp),
             },
             body=body,
             received_at=now,
@@ -243,68 +203,13 @@ class SendgridWebhook:
         stamp = str(int(raw.received_at.timestamp()))
         headers = {
             "content-type": "application/json;charset=utf-8",
-            TIMESTAMP: stamp,
-            SIGNATURE: base64.b64encode(self._signed(stamp.encode() + body)).decode(),
+            **self._proof(body, stamp),
         }
         return replace(raw, headers=headers, body=body)
 
-    def _signed(self, signed: bytes) -> bytes:
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        return self._private.sign(signed, ec.ECDSA(hashes.SHA256()))
-
-    @cached_property
-    def _private(self) -> EllipticCurvePrivateKey:
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.serialization import load_der_private_key
-
-        text = self._settings.development_key.get_secret_value()
-        if not text:
-            raise ValueError(
-                "SendGrid can be simulated in development only: nobody else has its key"
-            )
-        made = load_der_private_key(base64.b64decode(text), None)
-        if not isinstance(made, ec.EllipticCurvePrivateKey):
-            raise ValueError("the development key is of another kind")
-        return made
-
-
-def _public(text: str) -> EllipticCurvePublicKey:
-    """A key as SendGrid shows it: its SPKI in base64."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
-
-    try:
-        key = load_der_public_key(base64.b64decode(text, validate=True))
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise SettingsError(
-            f"{PUBLIC} must be the verification key that SendGrid shows, in base64."
-        )
-    return key
-
-
-def _holds(key: EllipticCurvePublicKey, signature: bytes, signed: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    try:
-        key.verify(signature, signed, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
-def _fresh(stamp: int, received_at: datetime) -> None:
-    age = timedelta(seconds=received_at.timestamp() - stamp)
-    if age > OLDEST:
-        raise SignatureInvalid("it was signed more than 25 hours ago")
-    if age < -NEWEST:
-        raise SignatureInvalid("it was signed in the future: check this machine's clock")
+    def _proof(self, body: bytes, stamp: str) -> dict[str, str]:
+        private = self._settings.development_key.get_secret_value()
+        return _sendgrid_signature.headers(_sendgrid_signature.private_key(private), body, stamp)
 
 
 def _read(facts: Any, key: str, received_at: datetime) -> Iterator[Event]:

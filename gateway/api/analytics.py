@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,8 +11,7 @@ from gateway.analytics import series, summary
 from gateway.api.context import Context
 from gateway.api.operation import Operation
 from gateway.api.problems import unprocessable
-from gateway.api.reading import answer
-from gateway.api.schemas import DATE_TIME
+from gateway.api.reading import answer, when_of
 from gateway.api.shapes import TEXT, TIME, enum_of, object_of, ref
 from gateway.clock import show, to_ms
 from gateway.domain import Channel
@@ -23,30 +20,14 @@ from gateway.store.tallies import WIDTHS
 
 DAY = WIDTHS["day"]
 MOST = {"day": 366 * DAY, "hour": 31 * DAY}
-MOMENT = TypeAdapter(datetime)
 
 
-def _when(request: Request, name: str, otherwise: int) -> int:
-    """A moment of the query; one without an offset is in UTC."""
-    text = request.query_params.get(name)
-    if not text:
-        return otherwise
-    # A + of a query comes as a space, unless it was encoded.
-    text = text[:10] + text[10:11] + text[11:].replace(" ", "+")
-    try:
-        if DATE_TIME.fullmatch(text) is None:
-            text = f"{text}T00:00:00Z"  # a day
-        when = MOMENT.validate_python(text)
-        return to_ms(when if when.tzinfo else when.replace(tzinfo=UTC))
-    except (ValidationError, OverflowError, ValueError):
-        raise unprocessable(
-            [(name, "must be a day such as 2030-01-31, or a time such as 2030-01-31T09:00:00Z")]
-        ) from None
-
-
-def _range(request: Request, context: Context, most: int, usual: int) -> tuple[int, int]:
-    until = _when(request, "until", to_ms(context.clock.now()) + 1)
-    since = _when(request, "since", until - usual)
+def range_of(request: Request, context: Context, most: int, usual: int) -> tuple[int, int]:
+    """From when to when, of the query: `usual` milliseconds up to now, where it says nothing."""
+    until = when_of(request, "until")
+    until = to_ms(context.clock.now()) + 1 if until is None else until
+    since = when_of(request, "since")
+    since = until - usual if since is None else since
     if since >= until:
         raise unprocessable([("since", "must be before until")])
     if until - since > most:
@@ -56,7 +37,7 @@ def _range(request: Request, context: Context, most: int, usual: int) -> tuple[i
 
 async def stats(request: Request, context: Context, identity: Identity) -> Response:
     """SMS in sum."""
-    since, until = _range(request, context, MOST["day"], DAY)
+    since, until = range_of(request, context, MOST["day"], DAY)
     found = await context.analytics.tallies(identity.tenant_id, Channel.SMS, "day", since, until)
     return answer(_told(since, until) | summary(found))
 
@@ -66,7 +47,7 @@ async def analytics(request: Request, context: Context, identity: Identity) -> R
     width = request.query_params.get("interval", "day")
     if width not in WIDTHS:
         raise unprocessable([("interval", "must be hour or day")])
-    since, until = _range(request, context, MOST[width], 7 * DAY)
+    since, until = range_of(request, context, MOST[width], 7 * DAY)
     found = await context.analytics.tallies(identity.tenant_id, Channel.SMS, width, since, until)
     items = [{"start": show(ms), **one} for ms, one in series(found, width, since, until)]
     told = {**_told(since, until), "interval": width}

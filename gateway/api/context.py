@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.analytics import Analytics
 from gateway.api.auth import Keys
 from gateway.api.problems import Problem, unprocessable
+from gateway.costs import Costs
 from gateway.domain import Channel, Clock, FileStore, Provider
 from gateway.errors import FilesUnavailable, OutcomeUnknown, StoreUnavailable
 from gateway.estimates import Estimates
@@ -74,6 +75,7 @@ class Context:
     restores: Restores
     templates: Templates
     estimates: Estimates
+    costs: Costs
     spool: Spool | None = None
     streams: dict[str, int] = field(default_factory=dict)
 

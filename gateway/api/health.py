@@ -11,7 +11,7 @@ from gateway.api.context import Context
 from gateway.api.operation import Operation
 from gateway.api.problems import Problem
 from gateway.api.reading import answer
-from gateway.api.shapes import MAYBE, TEXT, object_of, ref
+from gateway.api.shapes import MAYBE, TEXT, TIME, object_of, ref
 from gateway.clock import show, to_ms
 from gateway.errors import StoreUnavailable
 from gateway.health import report
@@ -90,7 +90,11 @@ PROVIDER_HEALTH = object_of(
         "is_healthy": {"type": "boolean"},
         "failure_count": {"type": "integer"},
         "last_error": MAYBE,
-    }
+        "daily_quota": object_of(
+            {"used": {"type": "integer"}, "limit": {"type": "integer"}, "free_at": TIME}
+        ),
+    },
+    optional=("daily_quota",),
 )
 _PROVIDERS = {"type": "array", "items": ref("ProviderHealth")}
 MESSAGING_HEALTH = object_of(

@@ -16,14 +16,18 @@ from gateway.api.operation import Operation
 from gateway.api.problems import TITLES
 from gateway.api.routes import OPERATIONS, RESOURCES
 from gateway.api.shapes import SHAPES, TEXT, enum_of, object_of, ref
+from gateway.costs import By
 from gateway.domain import Channel
-from gateway.opt_outs import State
+from gateway.opt_outs import State, Why
 from gateway.words import QUESTION
 
 PARAMETERS: dict[str, Any] = {
     "state": {"type": "string", "enum": [*State, "all"], "default": "out"},
     "since": {"type": "string", "format": "date-time"},
     "until": {"type": "string", "format": "date-time"},
+    "by": {"type": "string", "enum": [*By], "default": "provider"},
+    "reason": {"type": "string", "enum": [*Why]},
+    "format": {"type": "string", "enum": ["json", "csv"]},
     "interval": {"type": "string", "enum": ["hour", "day"], "default": "day"},
     "q": {"type": "string", "minLength": 1, "maxLength": QUESTION},
     "dry_run": {"type": "string", "enum": ["true", "false"], "default": "false"},
@@ -129,6 +133,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
             content = {"*/*": {}}
     else:
         content = {"application/json": {"schema": ref(operation.answer)}}
+    if operation.file:
+        content[operation.file] = {}
     done: dict[str, Any] = {"description": "Done", "content": content}
     if operation.status == 101:
         done = {"description": "WebSocket frames follow: each is an event, as JSON text"}

@@ -14,7 +14,8 @@ PAGE = ("limit", "cursor")  # what every list takes
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
     """A method and a path. `answer` is a schema of the document, or a media type; blank: none.
-    `takes` are the media types of a body that is a file; `also` further good answers, by status."""
+    `file` is a media type that it may have instead. `takes` are the media types of a body that is
+    a file; `also` further good answers, by status."""
 
     method: str
     path: str
@@ -22,6 +23,7 @@ class Operation:
     summary: str
     answer: str
     status: int = 200
+    file: str = ""
     body: type[BaseModel] | None = None
     bare: bool = False  # whether it may come without its body
     takes: tuple[str, ...] = ()

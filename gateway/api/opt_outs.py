@@ -46,7 +46,7 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
     if "address" in filters:
         stored = context.outbound.as_stored(filters["address"])
         filters["address"] = same_person("email", stored) if "@" in stored else stored
-    limit, before = limit_of(request), _place(request)
+    limit, before = limit_of(request), place_of(request)
     rows = await context.reader.call(
         opt_out_edits.listed, identity.tenant_id, filters, before, limit + 1
     )
@@ -56,17 +56,19 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
     return answer({"items": [opt_out_view(row) for row in page], "next_cursor": following})
 
 
-def _place(request: Request) -> Place | None:
+def place_of(request: Request) -> Place | None:
+    """Where a list of opt-outs goes on."""
     cursor = cursor_of(request)
     if cursor is None:
         return None
     numbered = len(cursor) == 3 and type(cursor[0]) is int and 0 <= cursor[0] <= MOST
-    if not numbered or not all(_storable(part) for part in cursor[1:]):
+    if not numbered or not all(storable(part) for part in cursor[1:]):
         raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
     return cursor[0], cursor[1], cursor[2]
 
 
-def _storable(text: object) -> bool:
+def storable(text: object) -> bool:
+    """Whether this may be an address."""
     return isinstance(text, str) and len(text) <= LONGEST and UNSTORABLE.search(text) is None
 
 
@@ -122,7 +124,7 @@ async def history(request: Request, context: Context, identity: Identity) -> Res
 def _known(request: Request, context: Context) -> tuple[Channel, str]:
     """The person of a path, who may also have written from what is no address to write to."""
     channel, text = _channel(request), str(request.path_params["address"])
-    if not _storable(text):
+    if not storable(text):
         raise not_found("opt-out")
     return channel, context.outbound.as_stored(text)
 
@@ -195,7 +197,7 @@ OPERATIONS = (
     ),
 )
 
-_PROOF = {
+PROOF = {
     "source": enum_of(Source),
     "detail": MAYBE,
     "our_address": MAYBE,
@@ -208,7 +210,7 @@ OPT_OUT = object_of(
         "channel": enum_of(Channel),
         "address": TEXT,
         "state": enum_of(State),
-        **_PROOF,
+        **PROOF,
         "since": TIME,
         "created_at": TIME,
         "updated_at": TIME,
@@ -221,7 +223,7 @@ OPT_OUT_EVENT = object_of(
         "address": TEXT,
         "state": enum_of(State),
         "verdict": enum_of(Verdict),
-        **_PROOF,
+        **PROOF,
         "said_at": TIME,
         "created_at": TIME,
     }

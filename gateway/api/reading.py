@@ -6,10 +6,10 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -25,6 +25,7 @@ from gateway.words import QUESTION, Question, question
 
 M = TypeVar("M", bound=BaseModel)
 
+MOMENT = TypeAdapter(datetime)
 DEPTH = 64
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 ID = re.compile(r"[a-z]{1,16}_[0-9A-Za-z]{1,64}")
@@ -200,6 +201,24 @@ def moment_of(filters: dict[str, str], name: str) -> int | None:
     except ValueError:
         raise unprocessable(
             [(name, "must be a date and a time with an offset, such as 2030-01-31T09:00:00Z")]
+        ) from None
+
+
+def when_of(request: Request, name: str) -> int | None:
+    """A day or a moment of the query, in milliseconds; one without an offset is in UTC."""
+    text = request.query_params.get(name)
+    if not text:
+        return None
+    # A + of a query comes as a space, unless it was encoded.
+    text = text[:10] + text[10:11] + text[11:].replace(" ", "+")
+    try:
+        if DATE_TIME.fullmatch(text) is None:
+            text = f"{text}T00:00:00Z"  # a day
+        when = MOMENT.validate_python(text)
+        return to_ms(when if when.tzinfo else when.replace(tzinfo=UTC))
+    except (ValidationError, OverflowError, ValueError):
+        raise unprocessable(
+            [(name, "must be a day such as 2030-01-31, or a time such as 2030-01-31T09:00:00Z")]
         ) from None
 
 

@@ -7,8 +7,10 @@ from starlette.types import ASGIApp
 
 from gateway.api import (
     analytics,
+    communications,
     conversation_edits,
     conversations,
+    costs,
     events,
     health,
     media,
@@ -20,14 +22,15 @@ from gateway.api import (
     search,
     sms,
     sockets,
+    suppressions,
     templates,
 )
 from gateway.api.context import Context, Guarded, Handler
 
 # Each has `OPERATIONS`, and `SHAPES` where it has answers of its own.
 RESOURCES = (
-    *(messages, retries, sms, analytics),
-    *(conversations, conversation_edits, notes, search, opt_outs, templates),
+    *(messages, retries, sms, analytics, communications, costs),
+    *(conversations, conversation_edits, notes, search, opt_outs, suppressions, templates),
     *(events, sockets, media, health, metrics),
 )
 OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource.OPERATIONS)

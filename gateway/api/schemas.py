@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from gateway.domain import Channel, MessageType, OnUnknown, Priority
+from gateway.opt_outs import Why
 
 BODY_MOST = 65_536  # characters; a vendor's own limit is lower and is told by the provider
 DATE_TIME = re.compile(
@@ -250,6 +251,14 @@ class OptOutReason(BaseModel):
     reason: str | None = Field(
         default=None, max_length=200, description="Kept as proof, such as how they said so."
     )
+
+
+class SuppressionReason(BaseModel):
+    """`PUT /api/suppressions/{address}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Why = Field(default=Why.MANUAL, description="What it is known by from then on.")
 
 
 class Assignment(BaseModel):

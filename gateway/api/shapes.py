@@ -9,7 +9,7 @@ from gateway.domain import Channel, Direction, MessageType, OnUnknown, Priority,
 
 TIME = {"type": ["string", "null"], "format": "date-time"}
 WAITING_FOR = (
-    *("schedule", "retry", "breaker", "sender"),
+    *("schedule", "retry", "breaker", "quota", "sender"),
     *("earlier_message", "worker", "provider", "operator"),
 )
 TEXT = {"type": "string"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.commands import inbox_export, process
-from gateway.commands.inbox_rows import State, chosen, moment_of, verified
+from gateway.commands.inbox_rows import State, chosen, moment_of
 from gateway.commands.terminal import Failure, facts, say, table, visible
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def replay(
 
 def _replayed(database: Database, made: Adapters, row: dict[str, Any]) -> bool:
     """Reads one again; whether that could be done at all."""
-    from gateway.inbound import Inbound
+    from gateway.inbound import Inbound, verified
     from gateway.store.batcher import Batcher
     from gateway.store.inbox_queries import REPLAY, Replay
 

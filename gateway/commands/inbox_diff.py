@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gateway.commands.inbox_rows import verified
 from gateway.commands.terminal import Failure, say, visible
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def show(
 
 
 def _found(database: Database, made: Adapters, row: dict[str, Any]) -> list[Difference] | None:
-    from gateway.inbound import Inbound
+    from gateway.inbound import Inbound, verified
     from gateway.store.batcher import Batcher
     from gateway.store.inbox_diff import differences
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.commands import process
-from gateway.commands.inbox_rows import named, verified
+from gateway.commands.inbox_rows import named
 from gateway.commands.terminal import Failure, say
+from gateway.inbound import verified
 
 if TYPE_CHECKING:
     from gateway.domain import Webhook

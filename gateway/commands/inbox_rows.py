@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from gateway.commands.terminal import Failure
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from gateway.domain import Verified
     from gateway.store.database import Database
 
 PAGE = 100
@@ -24,6 +22,7 @@ class State(StrEnum):
     """How well a request could be read."""
 
     PARSED = "parsed"
+    PENDING = "pending"
     MALFORMED = "malformed"
     UNRECOGNISED = "unrecognised"
     QUARANTINED = "quarantined"
@@ -89,25 +88,3 @@ def moment_of(text: str) -> datetime:
             "2026-11-22T00:00Z"
         )
     return moment
-
-
-def verified(row: dict[str, Any]) -> Verified:
-    """The request as a `verify` once put it into the inbox."""
-    from datetime import UTC, datetime
-
-    from gateway.domain import Verified, WebhookRequest
-
-    request = WebhookRequest(
-        method=row["method"],
-        url=row["url"],
-        headers=json.loads(row["headers"]),
-        body=bytes(row["body"]),
-        received_at=datetime.fromtimestamp(row["received_at"] / 1000, UTC),
-    )
-    return Verified(
-        webhook=row["webhook"],
-        connection=row["connection"],
-        request=request,
-        key=row["key"],
-        verdict=row["verdict"],
-    )

@@ -6,7 +6,6 @@ A file only ever blocks people: nobody is let in by it.
 from __future__ import annotations
 
 import csv
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -15,19 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from gateway.cells import guarded, unguarded
 from gateway.commands import process
 from gateway.commands.terminal import Failure, complain, say, table
 from gateway.domain import Channel
 
 if TYPE_CHECKING:
+    from gateway.opt_outs import Why
     from gateway.store.database import Database
     from gateway.store.opt_outs import Word
 
 TENANT = "default"
 PAGE = 500
 SHOWN = 20  # lines of a file that are complained about
-E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 HEADS = ("channel", "address", "state", "source", "detail", "our_address", "since", "message_id")
 
 commands = typer.Typer(
@@ -68,7 +67,7 @@ def list_(
       gateway opt-outs list --channel whatsapp --state all
     """
     with process.store(process.beside()) as database:
-        rows = list(_some(_people(database, channel, state), limit))
+        rows = list(some(people(database, channel, state), limit))
     if not rows:
         say("Nobody.")
         return
@@ -93,9 +92,9 @@ def add(
     from gateway.opt_outs import State
 
     env = process.beside()
-    person = _address(channel, address, env.settings.default_region)
+    person = address_of(channel, address, env.settings.default_region)
     with process.store(env) as database:
-        _say(database, [_word(channel, person, State.OUT, reason)])
+        say_all(database, [word(channel, person, State.OUT, reason)])
     say(f"{person} is not written to by {channel} any more.")
 
 
@@ -111,9 +110,9 @@ def remove(address: Who, channel: By = Channel.SMS) -> None:
     from gateway.opt_outs import State
 
     env = process.beside()
-    person = _lenient(channel, address, env.settings.default_region)
+    person = lenient(channel, address, env.settings.default_region)
     with process.store(env) as database:
-        (done,) = _say(database, [_word(channel, person, State.IN, None)])
+        (done,) = say_all(database, [word(channel, person, State.IN, None)])
     if done is None:
         raise Failure(f"nothing is known of {person} on {channel}: see `gateway opt-outs list`")
     say(f"{person} may be written to by {channel}.")
@@ -131,7 +130,7 @@ def history(address: Who, channel: By = Channel.SMS) -> None:
     from gateway.store import opt_out_edits
 
     env = process.beside()
-    person = _lenient(channel, address, env.settings.default_region)
+    person = lenient(channel, address, env.settings.default_region)
     with process.store(env) as database, database.read() as tx:
         rows = opt_out_edits.history(tx, TENANT, channel, person, None, PAGE)
     if not rows:
@@ -175,12 +174,12 @@ def import_(
                 if wrong <= SHOWN:
                     complain(f"line {number}: {error}")
                 continue
-            words.append(_word(by, person, State.OUT, row.get("detail") or reason))
+            words.append(word(by, person, State.OUT, row.get("detail") or reason))
             count += 1
             if len(words) == PAGE:
-                _say(database, words)
+                say_all(database, words)
                 words = []
-        _say(database, words)
+        say_all(database, words)
     say(f"{count} blocked.")
     if wrong:
         raise Failure(f"{wrong} lines were left out; repair them and import the file again")
@@ -213,7 +212,7 @@ def export(
       gateway opt-outs export --state all --output people.csv
     """
     with process.store(process.beside()) as database:
-        rows = _people(database, channel, state)
+        rows = people(database, channel, state)
         if output is None:
             _write(sys.stdout, rows)
             return
@@ -231,23 +230,15 @@ def _write(text: TextIO, rows: Iterable[dict[str, Any]]) -> None:
         writer.writerow([guarded(str(cell or "")) for cell in _cells(row)])
 
 
-def guarded(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula; a plain number of a person stays as it is."""
-    return f"'{cell}" if cell.startswith(FORMULA) and E164.fullmatch(cell) is None else cell
-
-
-def unguarded(cell: str) -> str:
-    """A cell as it was before `guarded`."""
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
-
-
 def _cells(row: dict[str, Any]) -> list[Any]:
     from gateway.clock import show
 
     return [show(row[name]) if name == "since" else row[name] for name in HEADS]
 
 
-def _people(database: Database, channel: Channel | None, state: Which) -> Iterator[dict[str, Any]]:
+def people(
+    database: Database, channel: Channel | None, state: Which, why: Why | None = None
+) -> Iterator[dict[str, Any]]:
     """Everybody, page by page, what changed last first."""
     from gateway.store import opt_out_edits
 
@@ -257,7 +248,7 @@ def _people(database: Database, channel: Channel | None, state: Which) -> Iterat
     place = None
     while True:
         with database.read() as tx:
-            rows = opt_out_edits.listed(tx, TENANT, filters, place, PAGE)
+            rows = opt_out_edits.listed(tx, TENANT, filters, place, PAGE, why)
         yield from rows
         if len(rows) < PAGE:
             return
@@ -265,12 +256,14 @@ def _people(database: Database, channel: Channel | None, state: Which) -> Iterat
         place = (last["updated_at"], last["channel"], last["address"])
 
 
-def _some(rows: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
+def some(rows: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
+    """The first of them."""
     for _, row in zip(range(most), rows, strict=False):
         yield row
 
 
-def _word(channel: Channel, address: str, state: Any, reason: str | None) -> Word:
+def word(channel: Channel, address: str, state: Any, reason: str | None) -> Word:
+    """What is said here of a person."""
     from gateway.errors import clean
     from gateway.opt_outs import Source
     from gateway.store.opt_out_edits import operator
@@ -279,7 +272,7 @@ def _word(channel: Channel, address: str, state: Any, reason: str | None) -> Wor
     return operator(TENANT, channel.value, address, state, Source.CLI, said or None)
 
 
-def _say(database: Database, words: Sequence[Word]) -> Sequence[Any]:
+def say_all(database: Database, words: Sequence[Word]) -> Sequence[Any]:
     """Stores words as one batch.
 
     Raises:
@@ -312,7 +305,12 @@ def _person(channel: Channel, text: str, region: str | None) -> str:
     return addresses.person(channel, text, region)
 
 
-def _address(channel: Channel, text: str, region: str | None) -> str:
+def address_of(channel: Channel, text: str, region: str | None) -> str:
+    """An address that could be written to, normalised.
+
+    Raises:
+        BadParameter: it is none of that channel.
+    """
     from gateway.addresses import AddressError
 
     try:
@@ -321,7 +319,7 @@ def _address(channel: Channel, text: str, region: str | None) -> str:
         raise typer.BadParameter(f"{text}: {error}", param_hint="ADDRESS") from None
 
 
-def _lenient(channel: Channel, text: str, region: str | None) -> str:
+def lenient(channel: Channel, text: str, region: str | None) -> str:
     """An address to look for, which need not be one that could be written to."""
     from gateway.addresses import AddressError
 

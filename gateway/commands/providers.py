@@ -68,6 +68,7 @@ def list_() -> None:
     )
     table(rows, heads)
     _senders(seen)
+    _quotas(made, seen)
     if switches:
         say("\nThe last switches:")
         _switches(switches)
@@ -121,6 +122,22 @@ def _senders(seen: Snapshot) -> None:
     if blocked:
         say("\nBlocked senders:")
         table(blocked, ("PROVIDER", "SENDER", "CODE", "NEXT PROBE"))
+
+
+def _quotas(made: Adapters, seen: Snapshot) -> None:
+    from gateway.clock import show
+    from gateway.quotas import Quotas
+
+    quotas = Quotas(made.routes.values(), lambda: seen.now)
+    quotas.see(seen.usage)
+    listed = []
+    for name in made.routes:
+        used, full = quotas.used(name), quotas.may(name, 1)
+        if used is not None:
+            listed.append((name, *used, show(full.free_at) if full else None))
+    if listed:
+        say("\nDaily quotas, in people:")
+        table(listed, ("PROVIDER", "USED", "LIMIT", "FREE AT"))
 
 
 def _switches(rows: Any) -> None:

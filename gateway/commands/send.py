@@ -148,8 +148,13 @@ def show(message: dict[str, Any]) -> None:
             ("segments", message["segments"]),
             ("provider", message["provider"]),
             ("vendor's id", message["provider_message_id"]),
-            ("cost", f"{cost['amount']} {cost['currency']}" if cost else None),
+            ("cost", _money(cost) if cost else None),
             ("error", f"{error['code']}: {error['message'] or ''}" if error else None),
             ("conversation", message["conversation_id"]),
         ]
     )
+
+
+def _money(cost: dict[str, Any]) -> str:
+    told = f"{cost['amount']} {cost['currency']}"
+    return f"{told} (estimated)" if cost.get("estimated") else told

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.commands.client import Client, client
-from gateway.commands.options import As, Button, By, Files, Key, Name, Ours, Person, Said, Url
+from gateway.commands.options import (
+    As,
+    Button,
+    By,
+    Files,
+    Key,
+    Name,
+    Ours,
+    Person,
+    Said,
+    Subject,
+    Url,
+)
 from gateway.commands.send import show
 from gateway.commands.terminal import Failure, complain, facts, say
 from gateway.commands.welcome import PERSON
@@ -16,6 +28,8 @@ from gateway.domain import Channel, InboundMessage, Status, StatusUpdate, Vendor
 
 if TYPE_CHECKING:
     from gateway.commands.vendor import Posted
+
+WRITER = "ada@example.com"
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -45,11 +59,12 @@ def inbound(
     media: Files = None,
     button: Button = None,
     name: Name = None,
+    subject: Subject = None,
     provider: As = "twilio",
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Post what a person says.
+    """Post what a person says. Emails come by SES, unless --provider says otherwise.
 
     \b
     Examples:
@@ -57,6 +72,7 @@ def inbound(
       gateway simulate inbound --channel whatsapp --name Ada --button "Yes:confirm-7"
       gateway simulate inbound --body "look" --media cat.png
       gateway simulate inbound --provider aws --to +15550000001 --body "hi"
+      gateway simulate inbound --channel email --to shop@example.com --subject Hi --body "hi"
     """
     from gateway.commands.vendor import Vendor, typed
 
@@ -64,6 +80,10 @@ def inbound(
         raise typer.BadParameter("an SMS has no buttons; add --channel whatsapp")
     if not (body or media or button):
         raise typer.BadParameter("say something: --body, --media or --button")
+    if channel is Channel.EMAIL:
+        sender, provider = _by_email(sender, provider)
+    elif subject is not None:
+        raise typer.BadParameter("only an email has a subject; add --channel email")
     api = client(url, key)
     vendor = Vendor(api, provider)
     message = InboundMessage(
@@ -75,9 +95,19 @@ def inbound(
         body=body or (button or "").partition(":")[0],
         content=pressed(button),
         media=vendor.files(media or ()),
+        subject=subject,
         name=name,
     )
     report(api, vendor.message(typed(message)))
+
+
+def _by_email(sender: str, provider: str) -> tuple[str, str]:
+    """Who writes, and whose webhook brings it."""
+    if sender != PERSON and "@" not in sender:
+        raise typer.BadParameter("--from must be an email address such as ada@example.com")
+    return (WRITER if sender == PERSON else sender), (
+        "aws_ses" if provider == "twilio" else provider
+    )
 
 
 def report(api: Client, posted: Posted) -> None:
@@ -95,7 +125,9 @@ def report(api: Client, posted: Posted) -> None:
 def our_address(address: str | None) -> str:
     """Our address, which is needed."""
     if address is None:
-        raise typer.BadParameter("give our address: --to +15550000001 (no number is configured)")
+        raise typer.BadParameter(
+            "give our address: --to +15550000001 (none is configured for this channel)"
+        )
     return address
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from gateway.domain import (
     Channel,
     Event,
     InboundMessage,
+    Mail,
     MediaReference,
     MessageType,
     Sender,
@@ -38,6 +40,8 @@ from gateway.simulation import SimulatedMedia
 from providers._http import Http
 
 SHARED_ROUTES = (Channel.SMS, Channel.WHATSAPP)
+KNOWN_AS = "provider_message_id"
+LOOKS = 50  # at what becomes of an email, a fifth of a second apart
 KINDS = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": MessageType.VIDEO}
 
 
@@ -48,6 +52,7 @@ class Posted:
     status: int
     url: str
     provider_message_id: str | None
+    later: bool = False  # it is read after the answer
 
 
 class Vendor:
@@ -94,7 +99,7 @@ class Vendor:
     def _post(self, simulated: Simulated) -> Posted:
         try:
             request = self._webhook.sign(simulated)
-            identity = _identity(self._events(request))  # before posting: the inbox keeps for good
+            events = self._events(request)  # before posting: the inbox keeps for good
         except ValueError as error:
             raise Failure(str(error)) from None
         except WebhookError as error:
@@ -113,7 +118,8 @@ class Vendor:
         return Posted(
             status=answer.status_code,
             url=request.url,
-            provider_message_id=identity,
+            provider_message_id=_identity(events),
+            later=any(isinstance(event, Mail) for event in events),
         )
 
     @contextmanager
@@ -151,7 +157,10 @@ def found(made: Adapters, name: str) -> Webhook:
 
 
 def _identity(events: Sequence[Event]) -> str | None:
-    ids = (getattr(event, "provider_message_id", None) for event in events)
+    ids = (
+        event.order.get("id") if isinstance(event, Mail) else getattr(event, KNOWN_AS, None)
+        for event in events
+    )
     return next((id_ for id_ in ids if id_), None)
 
 
@@ -181,10 +190,14 @@ def typed(message: InboundMessage) -> InboundMessage:
 
 
 def stored(api: Client, posted: Posted) -> Any:
-    """The message that was made of what was posted, where the API shows it."""
+    """The message that was made of what was posted, where the API shows it: an email soon."""
     if posted.provider_message_id is None or api.key is None:
         return None
-    page = api.get(
-        "/api/messages", provider_message_id=posted.provider_message_id, direction="inbound"
-    )
-    return page["items"][0] if page["items"] else None
+    for _ in range(LOOKS if posted.later else 1):
+        page = api.get(
+            "/api/messages", provider_message_id=posted.provider_message_id, direction="inbound"
+        )
+        if page["items"]:
+            return page["items"][0]
+        time.sleep(0.2 if posted.later else 0)
+    return None

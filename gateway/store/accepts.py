@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from gateway.domain import LANES, Connection, Estimate, Priority, Sender, Status
@@ -166,9 +167,10 @@ def _write(tx: Tx, items: Sequence[NewMessage]) -> Mapping[str, WindowClosed]:
 
 def _write_all(tx: Tx, items: Sequence[NewMessage]) -> None:
     conversations.resolve(tx, [item.wanted for item in items])
-    out = opt_outs.blocked(tx, [_person(item) for item in items])
-    for item in items:
-        _complete(tx, item, opted_out=_person(item) in out)
+    people = [opt_outs.people_of(item.row["tenant_id"], item.row) for item in items]
+    out = opt_outs.blocked(tx, chain.from_iterable(people))
+    for item, mine in zip(items, people, strict=True):
+        _complete(tx, item, opt_outs.refusal(mine, out))
     _claim_keys(tx, items)
     handed = _hand_over(tx, items)
     rows = sorted((item.row for item in items), key=lambda row: str(row["id"]))
@@ -277,16 +279,12 @@ def _found_handed(tx: Tx, items: Sequence[NewMessage]) -> None:
         item.handoff.attempt = begun_by(item) if id_ in there else None
 
 
-def _person(item: NewMessage) -> opt_outs.Person:
-    return item.row["tenant_id"], item.row["channel"], item.row["to_address"]
-
-
-def _complete(tx: Tx, item: NewMessage, *, opted_out: bool) -> None:
+def _complete(tx: Tx, item: NewMessage, refused: Mapping[str, Any] | None) -> None:
     row = item.row
     later = row["send_at"] is not None and row["send_at"] > tx.now
     row["conversation_id"] = item.wanted.found["id"]
     row["status"] = (Status.SCHEDULED if later else Status.QUEUED).value
-    row.update(opt_outs.REJECTED if opted_out else opt_outs.NOT_REJECTED)
+    row.update(opt_outs.NOT_REJECTED if refused is None else {**opt_outs.REJECTED, **refused})
     row["created_at"] = row["updated_at"] = tx.now
     item.view = message_view(row)
 

@@ -6,14 +6,16 @@ attempt. Nothing here waits for a vendor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from gateway.domain import RESENDS, Connection, Estimate, OnUnknown, Receipt, Sender, Status
 from gateway.errors import ProviderError, Rejected
 from gateway.money import shown
-from gateway.opt_outs import REASON as OPTED_OUT, TEXT
+from gateway.quotas import Share, piece_of
 from gateway.status import OPEN, RANKS
 from gateway.store import opt_outs, receipts
 from gateway.store.batcher import Operation
@@ -22,6 +24,7 @@ from gateway.store.ledger import Ledger, MessageKey, Thread
 from gateway.store.rows import select
 from gateway.store.tables import attempts
 from gateway.store.tx import Tx
+from gateway.store.usage import Room, give_back
 
 EMPTY_ATTEMPT: dict[str, Any] = dict.fromkeys(c.name for c in attempts.columns)
 CLAIMS = 3  # without an attempt, then a message is put aside
@@ -42,26 +45,29 @@ class Attempt:
     why: str | None = None
     instead: Sender | None = None
     estimate: Estimate | None = None
+    share: Share | None = None  # of the provider's daily quota
 
 
 def begin(tx: Tx, items: Sequence[Attempt]) -> Sequence[bool | Exception]:
     """Writes the attempts, before the wire. False: not to be sent; its lease is gone, or the
-    message was canceled, has expired, or its person has opted out meanwhile."""
+    message was canceled, has expired, or its person has opted out meanwhile; or the provider's
+    daily quota is used up, and the message waits again."""
     ledger = Ledger(tx, [item.due.key for item in items])
-    out = opt_outs.blocked(tx, [_person(item.due) for item in items])
+    people = [opt_outs.people_of(item.due.tenant_id, item.due.message) for item in items]
+    out = opt_outs.blocked(tx, chain.from_iterable(people))
+    room = Room(tx, [(item.connection, item.provider) for item in items if item.share is not None])
     results = [
-        _begin(tx, ledger.get(item.due.key), item, opted_out=_person(item.due) in out)
-        for item in items
+        _begin(tx, ledger.get(item.due.key), item, opt_outs.refusal(mine, out), room)
+        for item, mine in zip(items, people, strict=True)
     ]
+    room.write()
     ledger.write()
     return results
 
 
-def _person(due: Due) -> opt_outs.Person:
-    return due.tenant_id, due.message["channel"], due.message["to_address"]
-
-
-def _begin(tx: Tx, thread: Thread | None, item: Attempt, *, opted_out: bool) -> bool:
+def _begin(
+    tx: Tx, thread: Thread | None, item: Attempt, refused: Mapping[str, Any] | None, room: Room
+) -> bool:
     entry = thread.entry if thread else None
     if thread is None or entry is None or entry["lease_token"] != item.due.token:
         return False
@@ -72,8 +78,11 @@ def _begin(tx: Tx, thread: Thread | None, item: Attempt, *, opted_out: bool) -> 
     if thread.message["expires_at"] <= tx.now:
         expire(thread)
         return False
-    if opted_out:
-        reject(thread)
+    if refused is not None:
+        reject(thread, refused)
+        return False
+    if item.share is not None and not room.take(item.connection, item.provider, item.share):
+        thread.change_entry(lease_token=None, lease_until=0, claims=max(0, entry["claims"] - 1))
         return False
     number = (thread.newest["number"] if thread.newest else 0) + 1
     thread.begin(new_attempt(tx, item, number))
@@ -94,12 +103,12 @@ def expire(thread: Thread) -> None:
     thread.note()
 
 
-def reject(thread: Thread) -> None:
+def reject(thread: Thread, refused: Mapping[str, Any]) -> None:
     """Ends a message whose person has opted out since it was accepted."""
     thread.dequeue()
     thread.change(ended_as=Status.REJECTED.value)
     if not any(Status(a["status"]) in OPEN for a in thread.attempts):  # else one may be out
-        thread.change(error_code=OPTED_OUT, error_message=TEXT, error_provider=None)
+        thread.change(**refused)
     thread.note()
 
 
@@ -162,6 +171,7 @@ def settle(tx: Tx, items: Sequence[Outcome]) -> Sequence[None | Exception]:
     ledger = Ledger(tx, [item.attempt.due.key for item in items])
     free = _free_ids(tx, items)
     said: list[opt_outs.Refused] = []
+    unsent: Counter[tuple[str, str, int]] = Counter()
     for item in items:
         thread = ledger.get(item.attempt.due.key)
         attempt = thread.attempt(item.attempt.id) if thread else None
@@ -170,12 +180,23 @@ def settle(tx: Tx, items: Sequence[Outcome]) -> Sequence[None | Exception]:
         if item.receipt is not None:
             _take(tx, thread, attempt, item, free)
         elif item.error is not None:
-            _refuse(tx, thread, attempt, item)
+            if _refuse(tx, thread, attempt, item):
+                unsent.update(_uncounted(attempt, item))
             said += opt_outs.said_by(attempt, item.error.reason, item.error.code)
     receipts.apply_parked(tx, ledger, [i.attempt.id for i in items if i.receipt is not None])
     ledger.write()
+    give_back(tx, unsent)
     opt_outs.refused(tx, said)
     return [None] * len(items)
+
+
+def _uncounted(attempt: Mapping[str, Any], item: Outcome) -> dict[tuple[str, str, int], int]:
+    """What is not used of a daily quota after all: nothing was sent."""
+    share = item.attempt.share
+    if share is None or item.error is None or not item.error.sent_nothing:
+        return {}
+    key = item.attempt.connection.id, item.attempt.provider, piece_of(attempt["started_at"])
+    return {key: share.people}
 
 
 def _free_ids(tx: Tx, items: Sequence[Outcome]) -> dict[tuple[str, str], str]:
@@ -220,13 +241,14 @@ def _take(
     thread.note()
 
 
-def _refuse(tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome) -> None:
+def _refuse(tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome) -> bool:
+    """Applies an error. Whether it moved the attempt: said again, it does not."""
     error = item.error
     assert error is not None
     if attempt["rank"] >= RANKS[Status.ACCEPTED]:
-        return  # the vendor itself has spoken, in a callback
+        return False  # the vendor itself has spoken, in a callback
     status = Status.FAILED if error.sent_nothing else Status.UNKNOWN
-    thread.evidence(
+    moved = thread.evidence(
         attempt,
         status,
         tx.now,
@@ -240,6 +262,7 @@ def _refuse(tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome) -> N
     if (mine or orphan) and thread.newest is attempt:
         _next(tx, thread, item)
     thread.note()
+    return moved
 
 
 def _next(tx: Tx, thread: Thread, item: Outcome) -> None:

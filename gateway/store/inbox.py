@@ -31,10 +31,12 @@ from gateway.opt_outs import Source, wish_of
 from gateway.store import (
     conversations,
     engagements,
+    files_received,
     notices,
     opt_outs,
     receipts,
     subscriptions,
+    threads,
 )
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
@@ -43,7 +45,6 @@ from gateway.store.opt_outs import Word
 from gateway.store.rows import insert, select
 from gateway.store.tables import inbox, messages
 from gateway.store.tx import Tx
-from gateway.store.vendor_tables import media
 
 EMPTY_MESSAGE: dict[str, Any] = dict.fromkeys(c.name for c in messages.columns)
 DETOUR = 60_000  # milliseconds
@@ -53,7 +54,8 @@ DEDUPE = ("connection", "dedupe_key")
 # other ways. One that cannot be read gives way to one that can.
 ONCE = (
     "ON CONFLICT (connection, key) DO UPDATE SET body = excluded.body, state = excluded.state, "
-    "detail = excluded.detail WHERE inbox.state = 'malformed' AND excluded.state <> 'malformed' "
+    "detail = excluded.detail, tries = excluded.tries, "
+    "due_at = excluded.due_at WHERE inbox.state = 'malformed' AND excluded.state <> 'malformed' "
     "RETURNING connection, key"
 )
 
@@ -152,7 +154,9 @@ def _store_raw(tx: Tx, items: Sequence[Delivery]) -> list[Delivery]:
 
 
 def _raw(tx: Tx, item: Delivery) -> dict[str, Any]:
-    request = item.verified.request
+    request, waits = item.verified.request, item.state == "pending"
+    if waits:
+        tx.topics.add("mail")
     kept = KEPT_HEADERS | item.kept_headers
     headers = {name: value for name, value in request.headers.items() if name in kept}
     return {
@@ -170,6 +174,8 @@ def _raw(tx: Tx, item: Delivery) -> dict[str, Any]:
         "detail": item.detail,
         "received_at": tx.now if item.received_at is None else min(item.received_at, tx.now),
         "replayed_at": None,
+        "tries": 0 if waits else None,
+        "due_at": tx.now if waits else None,
     }
 
 
@@ -184,6 +190,7 @@ class _New:
     event: InboundMessage
     wanted: Wanted
     id: str
+    answers: threads.Answered | None
 
 
 def _store_messages(tx: Tx, said: Sequence[tuple[Delivery, InboundMessage]]) -> list[_New]:
@@ -191,18 +198,19 @@ def _store_messages(tx: Tx, said: Sequence[tuple[Delivery, InboundMessage]]) -> 
     for item, event in said:
         unique.setdefault((item.verified.connection, event.dedupe_key), (item, event))
     there = {tuple(row) for row in select(tx, messages, DEDUPE, list(unique), DEDUPE)}
-    new = [
-        _New(*unique[key], _wanted(tx, *unique[key]), new_id("msg"))
-        for key in unique
-        if key not in there
-    ]
-    if not new:
+    said = [unique[key] for key in unique if key not in there]
+    if not said:
         return []
+    answers = threads.answered(tx, [(item.tenant_id, event) for item, event in said])
+    new = [
+        _New(item, event, _wanted(tx, item, event, known), new_id("msg"), known)
+        for (item, event), known in zip(said, answers, strict=True)
+    ]
     conversations.resolve(tx, [n.wanted for n in new])
     rows = sorted((_row(tx, n) for n in new), key=lambda r: (r["connection"], r["dedupe_key"]))
     if len(insert(tx, messages, rows, "ON CONFLICT DO NOTHING RETURNING id")) < len(rows):
         raise Again  # another process stored one of them a moment ago
-    insert(tx, media, [row for n in new for row in _media_rows(tx, n)])
+    files_received.keep(tx, [(n.item, n.id, n.event.media) for n in new])
     for n in new:
         status = _status(n.event).value
         tx.emit(
@@ -292,17 +300,20 @@ def _said_at(tx: Tx, item: Delivery, occurred: datetime | None) -> int:
     return said if received - said > DETOUR else received
 
 
-def _wanted(tx: Tx, item: Delivery, event: InboundMessage) -> Wanted:
+def _wanted(
+    tx: Tx, item: Delivery, event: InboundMessage, answers: threads.Answered | None
+) -> Wanted:
     ours, person = event.to_address, event.from_address
     if event.echo:
         ours, person = event.from_address, event.to_address or ""
     pools = (event.pool,) if event.pool is not None and event.pool in item.pools else ()
+    thread = (answers.our_key,) if answers is not None else ()
     return Wanted(
         tenant_id=item.tenant_id,
         channel=event.channel.value,
-        our_keys=(ours or "", *pools),
-        address=person,
-        our_address=ours,
+        our_keys=(*thread, ours or "", *pools),
+        address=answers.address if answers is not None else person,
+        our_address=None if answers is not None else ours,
         name=event.name,
         also=event.aliases,
         inbound=not event.echo,
@@ -322,20 +333,30 @@ def facts_of(event: InboundMessage) -> dict[str, Any]:
         "body": event.body,
         "content": json.dumps(dict(event.content)) if event.content else None,
         "reply_to": event.reply_to,
+        "subject": event.subject,
+        "extra": _extra(event),
         "provider_message_id": event.provider_message_id,
         "segments": event.segments,
     }
 
 
+def _extra(event: InboundMessage) -> str | None:
+    extra = {"html": event.html, "email": dict(event.email) or None}
+    told = {name: value for name, value in extra.items() if value is not None}
+    return json.dumps(told) if told else None
+
+
 def _row(tx: Tx, new: _New) -> dict[str, Any]:
     event = new.event
     row = EMPTY_MESSAGE.copy()
+    row.update(facts_of(event))
+    if new.answers is not None:
+        row["reply_to"] = new.answers.said_as
     row.update(
-        facts_of(event),
         tenant_id=new.item.tenant_id,
         id=new.id,
         conversation_id=new.wanted.found["id"],
-        media=json.dumps(_media_view(new)) if event.media else None,
+        media=files_received.view(new.id, event.media),
         status=_status(event).value,
         sent_at=new.wanted.said_at,
         provider=new.item.verified.webhook,
@@ -347,46 +368,6 @@ def _row(tx: Tx, new: _New) -> dict[str, Any]:
         updated_at=tx.now,
     )
     return row
-
-
-def _media_id(new: _New, position: int) -> str:
-    return f"med_{new.id.removeprefix('msg_')}{position:02d}"
-
-
-def _media_view(new: _New) -> list[dict[str, Any]]:
-    return [
-        {
-            "url": f"/api/media/{_media_id(new, position)}",
-            "content_type": file.content_type,
-            "filename": file.filename,
-        }
-        for position, file in enumerate(new.event.media)
-    ]
-
-
-def _media_rows(tx: Tx, new: _New) -> list[dict[str, Any]]:
-    if new.event.media:
-        tx.topics.add("media")
-    return [
-        {
-            "tenant_id": new.item.tenant_id,
-            "id": _media_id(new, position),
-            "message_id": new.id,
-            "position": position,
-            "connection": new.item.verified.connection,
-            "reference": file.reference,
-            "declared_type": file.content_type,
-            "content_type": None,
-            "filename": file.filename,
-            "size": None,
-            "state": "pending" if file.fetchable else "refused",
-            "detail": None if file.fetchable else "not an address of the vendor",
-            "tries": 0,
-            "due_at": tx.now,
-            "created_at": tx.now,
-        }
-        for position, file in enumerate(new.event.media)
-    ]
 
 
 def landed(tx: Tx, items: Sequence[Delivery]) -> bool:

@@ -56,7 +56,10 @@ class Difference:
 
 
 def differences(tx: Tx, row: Row, now: Delivery) -> list[Difference]:
-    """How a request, as it is read now, differs from what is stored."""
+    """How a request, as it is read now, differs from what is stored. An email is not read for
+    this."""
+    if now.state == "pending":
+        return []
     read = {"state": now.state, "detail": now.detail}
     changed = _fields("request", row["key"], {name: row[name] for name in read}, read)
     return [*changed, *_messages(tx, row, now), *_statuses(tx, row, now)]

@@ -13,7 +13,7 @@ from gateway.store.rows import update
 from gateway.store.tables import inbox
 from gateway.store.tx import Tx
 
-STATES = ("parsed", "malformed", "unrecognised", "quarantined")
+STATES = ("parsed", "pending", "malformed", "unrecognised", "quarantined")
 LISTED = ("id", "received_at", "webhook", "connection", "state", "detail", "replayed_at")
 
 Row = dict[str, Any]
@@ -56,8 +56,10 @@ class Replay:
 
 
 def run(tx: Tx, items: Sequence[Replay]) -> Sequence[bool | Exception]:
-    """Stores what the requests say, once, and how well they could be read this time."""
+    """Stores what the requests say, once, and how well they could be read this time. Emails are
+    left to whoever reads them."""
     receiving.run(tx, [item.delivery for item in items])
+    tx.topics.add("mail")
     rows = [
         {
             "id": item.id,
@@ -65,6 +67,8 @@ def run(tx: Tx, items: Sequence[Replay]) -> Sequence[bool | Exception]:
             "state": item.delivery.state,
             "detail": item.delivery.detail,
             "replayed_at": tx.now,
+            "tries": 0,
+            "due_at": tx.now,
         }
         for item in sorted(items, key=lambda item: item.id)
     ]

@@ -23,6 +23,7 @@ EQUAL = {
     "conversation_id": "conversation_id",
     "to": "to_address",
     "from": "from_address",
+    "purpose": "purpose",
     "type": "type",
     "status": "status",
     "channel": "channel",

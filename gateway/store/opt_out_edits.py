@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.clock import new_id
-from gateway.opt_outs import Source, State
+from gateway.opt_outs import DETAILS, OPERATORS, Source, State, Why
 from gateway.store.batcher import Operation
 from gateway.store.opt_out_tables import opt_out_events, opt_outs
 from gateway.store.opt_outs import KEY, Word, apply, everybody, heard
@@ -15,6 +15,15 @@ from gateway.store.tx import Tx
 from gateway.views import View, opt_out_view
 
 FILTERS = ("channel", "address", "state")
+# `why_blocked`, in SQL; every word in it is ours.
+WHY = " ".join(
+    [
+        "CASE",
+        *(f"WHEN detail = '{said}' THEN '{why}'" for said, why in DETAILS.items()),
+        *(f"WHEN source = '{source}' THEN '{Why.MANUAL}'" for source in sorted(OPERATORS)),
+        f"ELSE '{Why.UNSUBSCRIBE}' END",
+    ]
+)
 COLUMNS = ", ".join(column.name for column in opt_outs.columns)
 EVENT_COLUMNS = ", ".join(column.name for column in opt_out_events.columns)
 
@@ -23,11 +32,19 @@ Place = tuple[int, str, str]  # where a list goes on: when it changed, channel, 
 
 
 def listed(
-    tx: Tx, tenant_id: str, filters: Mapping[str, str], before: Place | None, limit: int
+    tx: Tx,
+    tenant_id: str,
+    filters: Mapping[str, str],
+    before: Place | None,
+    limit: int,
+    why: Why | None = None,
 ) -> list[Row]:
     """Whether people may be written to, what changed last first. With a channel, an address
-    finds what was said of the person by any other."""
+    finds what was said of the person by any other. `why` is about email."""
     where, values = ["tenant_id = ?"], [tenant_id]
+    if why is not None:
+        where.append(f"{WHY} = ?")
+        values.append(why.value)
     for name, value in filters.items():
         wanted = [value]
         if name == "address" and "channel" in filters:

@@ -14,14 +14,16 @@ from gateway.domain import Status
 from gateway.opt_outs import (
     OPERATORS,
     REASON,
-    TEXT,
+    TEXTS,
     Known,
     Source,
     State,
     Verdict,
+    code_of,
     decide,
     same_person,
 )
+from gateway.recipients import copies
 from gateway.store.conversations import ALIASED
 from gateway.store.database import Again
 from gateway.store.opt_out_tables import opt_out_events, opt_outs
@@ -36,12 +38,7 @@ JOINED = "t.channel IN ('whatsapp', 'rcs')"  # those of ALIASED, as the index ha
 ROUNDS = 3  # a person's addresses lead to further ones
 
 # The columns of a message that is not sent because of it, and of one that may be.
-REJECTED = {
-    "status": Status.REJECTED.value,
-    "ended_as": Status.REJECTED.value,
-    "error_code": REASON,
-    "error_message": TEXT,
-}
+REJECTED = {"status": Status.REJECTED.value, "ended_as": Status.REJECTED.value}
 NOT_REJECTED: dict[str, Any] = {"ended_as": None, "error_code": None, "error_message": None}
 
 Person = tuple[str, str, str]  # tenant, channel, address
@@ -80,22 +77,40 @@ def _person(tenant_id: str, channel: str, address: str) -> Person:
     return tenant_id, channel, same_person(channel, address)
 
 
-def blocked(tx: Tx, people: Iterable[Person]) -> set[Person]:
-    """Which of these people do not want to be written to, of (tenant, channel, address). Where
-    nobody on their channels has opted out, that is one look at an index."""
+def blocked(tx: Tx, people: Iterable[Person]) -> dict[Person, str]:
+    """Which of these people are not to be written to, of (tenant, channel, address), with the
+    code that says why. Where nobody on their channels has opted out, that is one look at an
+    index."""
     asked = {person: _person(*person) for person in people}
     if not asked or not _anybody(tx, sorted({channel for _, channel, _ in asked})):
-        return set()
+        return {}
     groups = _groups(tx, [[person] for person in asked.values()])
-    columns = (*KEY, "state", "source", "said_at")
+    columns = (*KEY, "state", "source", "said_at", "detail")
     rows = select(tx, opt_outs, KEY, [p for group in groups for p in group], columns)
     known = {tuple(row[:3]): _known(row._mapping) for row in rows}
-    out = set()
+    out = {}
     for person, group in zip(asked, groups, strict=True):
         newest = _newest(known, group)
         if newest is not None and newest.state is State.OUT:
-            out.add(person)
+            out[person] = code_of(person[1], newest.detail)
     return out
+
+
+def people_of(tenant_id: str, row: Mapping[str, Any]) -> list[Person]:
+    """Whom a message goes to: the person that it is to, then those of its copies."""
+    people = (row["to_address"], *copies(row))
+    return [(tenant_id, row["channel"], address) for address in people]
+
+
+def refusal(people: Sequence[Person], out: Mapping[Person, str]) -> Row | None:
+    """The error of a message to these people, where one of them is blocked."""
+    person = next((each for each in people if each in out), None) if out else None
+    if person is None:
+        return None
+    text = TEXTS[out[person]]
+    if person is not people[0]:
+        text = f"{person[2]}, whom it is copied to: {text}"
+    return {"error_code": out[person], "error_message": text, "error_provider": None}
 
 
 def everybody(tx: Tx, person: Person) -> list[Person]:
@@ -117,7 +132,8 @@ def _anybody(tx: Tx, channels: Sequence[str]) -> bool:
 
 
 def _known(row: Mapping[str, Any]) -> Known:
-    return Known(State(row["state"]), Source(row["source"]), int(row["said_at"]))
+    source, said_at = Source(row["source"]), int(row["said_at"])
+    return Known(State(row["state"]), source, said_at, row["detail"])
 
 
 def _newest(known: Mapping[Person, Known], group: Sequence[Person]) -> Known | None:

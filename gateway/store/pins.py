@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.clock import new_id
-from gateway.store import breakers
+from gateway.quotas import Usage
+from gateway.store import breakers, usage
 from gateway.store.breaker_tables import pins, switches
 from gateway.store.breakers import Standing, circuit_of, place_of
 from gateway.store.rows import insert
@@ -35,13 +36,14 @@ class Snapshot:
     now: int
     standings: tuple[Standing, ...]
     pins: tuple[Pin, ...]
+    usage: tuple[Usage, ...] = ()  # of daily quotas
 
 
 def snapshot(tx: Tx) -> Snapshot:
     """What stands now."""
     rows = breakers.listed(tx)
     standings = (Standing(place_of(row), circuit_of(row), int(row["version"])) for row in rows)
-    return Snapshot(tx.now, tuple(standings), tuple(pinned(tx)))
+    return Snapshot(tx.now, tuple(standings), tuple(pinned(tx)), usage.listed(tx))
 
 
 def pinned(tx: Tx) -> list[Pin]:

@@ -27,7 +27,7 @@ def known(tx: Tx, new: NewMessage, now: int) -> Known:
     """Looks, and writes nothing."""
     row = new.row
     person = (row["tenant_id"], row["channel"], row["to_address"])
-    out = opt_outs.blocked(tx, [person])
+    out = opt_outs.blocked(tx, opt_outs.people_of(row["tenant_id"], row))
     word = opt_out_edits.one(tx, *person)
     last = windows.heard(tx, [new]).get(row["id"])
     return Known(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.store import pins
+from gateway.store import pins, usage
 from gateway.store.batcher import Operation
 from gateway.store.tx import Tx
 
@@ -33,7 +33,7 @@ def _prune(tx: Tx, item: Kept) -> int:
     gone = 0
     for name, column, before, only in (
         ("events", "created_at", tx.now - item.events, NOT_THE_NEWEST),
-        ("inbox", "received_at", tx.now - item.inbox, ""),
+        ("inbox", "received_at", tx.now - item.inbox, "AND state <> 'pending'"),
         ("notices", "received_at", tx.now - item.inbox, ""),
         ("provider_switches", "at", tx.now - SWITCHES, ""),
     ):
@@ -54,7 +54,7 @@ def _prune(tx: Tx, item: Kept) -> int:
         (tx.now,),
     ).rowcount
     pins.expire(tx)
-    return gone
+    return gone + usage.prune(tx)
 
 
 PRUNE: Operation[Kept, int] = Operation("prune", 60, prune, lambda tx, items: False)

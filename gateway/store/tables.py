@@ -135,6 +135,7 @@ class MessageRow(Base, table=True):
         Index("ix_messages_from", "tenant_id", "from_address", "id"),
         Index("ix_messages_channel", "tenant_id", "channel", "id"),
         _part("ix_messages_type", "type <> 'text'", "tenant_id", "type", "id"),
+        _part("ix_messages_purpose", "purpose IS NOT NULL", "tenant_id", "purpose", "id"),
     )
     tenant_id: str = _key()
     id: str = _key()
@@ -166,6 +167,7 @@ class MessageRow(Base, table=True):
     error_message: str | None = _maybe_text()
     error_provider: str | None = _maybe_text()
     meta: str | None = _maybe_text()
+    purpose: str | None = _maybe_text()  # what it is sent for, as its metadata says
     created_at: int = _time()
     updated_at: int = _time()
     send_at: int | None = _maybe_time()
@@ -296,13 +298,15 @@ class ReceiptRow(Base, table=True):
 
 
 class InboxRow(Base, table=True):
-    """One verified webhook, raw. `state` is parsed, malformed, unrecognised or quarantined."""
+    """One verified webhook, raw. `state` is parsed, malformed, unrecognised or quarantined; or
+    pending, while there is an email in it that is not read yet."""
 
     __tablename__ = "inbox"
     __table_args__ = (
         UniqueConstraint("connection", "key"),
         Index("ix_inbox_received", "received_at"),
         Index("ix_inbox_state", "state", "id"),
+        _part("ix_inbox_pending", "state = 'pending'", "due_at"),
     )
     tenant_id: str = _text()
     id: str = _key()
@@ -318,6 +322,8 @@ class InboxRow(Base, table=True):
     detail: str | None = _maybe_text()
     received_at: int = _time()
     replayed_at: int | None = _maybe_time()
+    tries: int | None = Field(default=None, sa_type=Integer, nullable=True)  # at reading it,
+    due_at: int | None = _maybe_time()  # and when to try again
 
 
 class EventRow(Base, table=True):

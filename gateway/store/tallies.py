@@ -11,6 +11,7 @@ from gateway.store.tx import Tx
 
 APART = 3_600_000  # milliseconds by which an id and its row's time may differ: two clocks
 WIDTHS = {"hour": 3_600_000, "day": 86_400_000}
+TOLD = "CASE WHEN cost_estimated IS NULL THEN {} END"  # by vendors, and not by us
 MICRO = 1_000_000  # of a unit of money: sums of whole numbers are exact on every database
 
 
@@ -32,8 +33,9 @@ class Tally:
 def tally(tx: Tx, tenant_id: str, channel: str, width: str, since: int, until: int) -> list[Tally]:
     """What was written from one moment to another, by hour or by day in UTC."""
     rows: list[Any] = tx.run(
-        f"SELECT created_at / {WIDTHS[width]}, direction, status, provider, currency, COUNT(*), "
-        f"SUM(segments), SUM(CAST(ROUND(CAST(cost AS NUMERIC) * {MICRO}) AS BIGINT)) "
+        f"SELECT created_at / {WIDTHS[width]}, direction, status, provider, "
+        f"{TOLD.format('currency')}, COUNT(*), SUM(segments), "
+        f"SUM(CAST(ROUND(CAST({TOLD.format('cost')} AS NUMERIC) * {MICRO}) AS BIGINT)) "
         "FROM messages WHERE tenant_id = ? AND id >= ? AND id < ? "
         "AND channel = ? AND created_at >= ? AND created_at < ? GROUP BY 1, 2, 3, 4, 5",
         (

@@ -116,7 +116,7 @@ function list(pairs) {
 }
 
 const code = (text) => (text ? el("code", {}, text) : null);
-const money = (cost) => (cost ? `${cost.amount} ${cost.currency}` : null);
+const money = (cost) => cost ? `${cost.estimated ? "≈ " : ""}${cost.amount} ${cost.currency}` : null;
 
 function facts(message) {
   const outbound = message.direction === "outbound";

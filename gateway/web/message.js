@@ -137,11 +137,23 @@ function contentOf(message) {
   if (Array.isArray(content.contacts)) parts.push(...content.contacts.slice(0, 20).map(contact));
   if (type === "button" || type === "interactive") parts.push(choice(body, content));
   else if (body) parts.push(el("p", { class: "body", dir: "auto" }, body));
+  if (message.direction === "inbound" && type === "email") parts.push(...mailNotes(message.email ?? {}, content));
   if (content.decoded) parts.push(el("p", { class: "aside" }, "Reads: ", content.decoded));
   if (content.opt_out) parts.push(el("p", { class: "aside" }, optOut(content.opt_out)));
   if (message.template) parts.push(el("p", { class: "aside" }, `Template ${message.template.name}`));
   if (NOTES[type]) parts.push(el("p", { class: "aside" }, NOTES[type]));
   return parts.length ? parts : [el("p", { class: "aside" }, message.media?.length ? "" : "(nothing written)")];
+}
+
+function mailNotes({ dmarc }, content) {
+  const notes = [
+    dmarc === "pass" ? "The sender is who they say (DMARC: pass)" : null,
+    dmarc && dmarc !== "pass" ? `Nobody proves who sent this (DMARC: ${dmarc})` : null,
+    content.automatic ? "Written by a machine" : null,
+    content.kept_at ? "The rest of it is kept elsewhere" : null,
+    content.cut || content.html_left_out ? "The whole text is in a file" : null,
+  ];
+  return notes.filter(Boolean).map((note) => el("p", { class: "aside" }, note));
 }
 
 function reaction(message, content) {
