@@ -188,6 +188,7 @@ class Gateway:
             "media": self.media.rounds.poke,
             "mail": self.mail.rounds.poke,
             "handshakes": self.confirmations.rounds.poke,
+            "templates": self.templates.outdated,
         }
 
     def _askers(self) -> tuple[LookUpWorker, BackfillWorker]:
