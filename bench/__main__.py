@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench import machine, report
 from bench.certificates import measure_certificates, measure_sns
+from bench.failover import measure_failover
 from bench.followers import measure_followers
 from bench.footprint import measure_memory, measure_start
 from bench.growth import measure_growth
@@ -31,6 +32,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Figure]]] = {
     "stream": measure_stream,
     "followers": measure_followers,
     "end-to-end": measure_end_to_end,
+    "failover": measure_failover,
     "store": measure_growth,
     "start": measure_start,
     "memory": measure_memory,

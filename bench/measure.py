@@ -45,6 +45,7 @@ class Plan:
     stream: float = 4.0  # seconds of a turn
     sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)  # messages in the store
     followers: int = 1000  # of the feed, at once
+    kinds: tuple[str, ...] = ("gateway", "usual")  # beside the bare one
     stores: tuple[str, ...] = ("sqlite", "postgres")
     disks: tuple[str, ...] = ("here", "slow")
 
@@ -68,7 +69,7 @@ QUICK = Plan(
 )
 SMOKE = Plan(
     rounds=1,
-    seconds=0.15,
+    seconds=0.1,
     clients=(4,),
     messages=30,
     crowd=30,
@@ -236,7 +237,7 @@ def subjects(plan: Plan) -> list[Subject]:
     return [
         Subject(kind, store, disk)
         for disk in plan.disks
-        for kind in ("gateway", "usual")
+        for kind in plan.kinds
         for store in plan.stores
     ]
 

@@ -192,6 +192,32 @@ def end_to_end(figures: Sequence[Figure]) -> str:
     return markdown(head, rows)
 
 
+def failover(figures: Sequence[Figure]) -> str:
+    """From one provider to the next."""
+    words = {
+        "failover": "from a refusal until the next has it",
+        "passed": "from due until the second has it, the first one's breaker open",
+        "alone": "the same without a first one",
+    }
+    head = ("", "p50 ms", "p99 ms", "worst ms", "each once")
+    rows = [
+        (
+            f"{STORES[f.subject.store]}, {words[f.subject.kind]}",
+            *(number(f.median(name), 2) for name in ("p50", "p99", "worst")),
+            verdict(f),
+        )
+        for f in figures
+    ]
+    half = {f.subject: f.median("p50") for f in figures}
+    costs = [
+        f"{number(value - half[Subject('alone', subject.store)], 2)} ms ({STORES[subject.store]})"
+        for subject, value in half.items()
+        if subject.kind == "passed"
+    ]
+    said = f"Passing over an open breaker costs {' and '.join(costs)} at the median."
+    return f"{markdown(head, rows)}\n\n{said}"
+
+
 def growth(figures: Sequence[Figure]) -> str:
     """How long questions take while the store grows."""
     sizes = list(dict.fromkeys(f.clients for f in figures))
@@ -256,6 +282,7 @@ TABLES: Mapping[str, Callable[[Sequence[Figure]], str]] = {
     "stream": stream,
     "followers": followers,
     "end-to-end": end_to_end,
+    "failover": failover,
     "store": growth,
     "start": start,
     "memory": memory,

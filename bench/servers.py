@@ -55,7 +55,12 @@ ANSWER = {
 
 
 def variables(
-    data: Path, database: str | None, vendor: str | None, sns: str | None = None
+    data: Path,
+    database: str | None,
+    vendor: str | None,
+    sns: str | None = None,
+    second: str | None = None,
+    chain: str | None = None,
 ) -> dict[str, str]:
     """The gateway's settings. Nobody answers at `vendor`'s default, and nobody asks there. A
     certificate that is not of Amazon's is believed in development only."""
@@ -75,6 +80,10 @@ def variables(
     }
     if database:
         chosen["DATABASE_URL"] = database
+    if second and chain:
+        chosen |= {"SMS_PROVIDERS": chain, "AWS_ENDPOINT_URL": second, "AWS_REGION": "us-east-1"}
+        chosen |= {"AWS_ACCESS_KEY_ID": "AKIDBENCH", "AWS_SECRET_ACCESS_KEY": TOKEN}
+        chosen["GATEWAY_ENV"] = "development"
     if sns:
         chosen |= {"AWS_SNS_TOPIC_ARNS": TOPIC, "AWS_SNS_EMULATOR_URL": sns}
         chosen["GATEWAY_ENV"] = "development"
@@ -133,7 +142,8 @@ def gateway(given: argparse.Namespace) -> None:
     from gateway.store import migrate
 
     listener = server.bound("127.0.0.1", given.port)
-    environment = load(None, **variables(given.data, given.database, given.vendor, given.sns))
+    places = (given.vendor, given.sns, given.second, given.chain)
+    environment = load(None, **variables(given.data, given.database, *places))
     made = Gateway(environment=environment, working=not given.idle)
     if migrate.needed(made.database):
         migrate.upgrade(made.database)
@@ -207,6 +217,8 @@ def main() -> None:
     parser.add_argument("--database", help="a PostgreSQL URL; else SQLite in --data")
     parser.add_argument("--vendor", help="where Twilio's API is")
     parser.add_argument("--sns", help="where certificates of SNS are")
+    parser.add_argument("--second", help="where the APIs of AWS are, for a chain")
+    parser.add_argument("--chain", help="the providers of SMS")
     parser.add_argument("--idle", action="store_true", help="without the worker")
     given = parser.parse_args()
     logging.basicConfig(level="WARNING")

@@ -156,6 +156,11 @@ class Gateway:
             known=[entry.name for entry in catalog.CATALOG],
             failing=lambda: self.batcher.failing,
             spool=self.spool,
+            quotas={
+                n: one.capabilities.daily or 0
+                for n, one in made.routes.items()
+                if one.capabilities.daily
+            },
         )
         limit, age = self.settings.media_max_bytes, self.settings.media_retention
         self.media = MediaWorker(self.batcher, self._fetchers(), self.files, limit=limit)
@@ -183,6 +188,7 @@ class Gateway:
             "media": self.media.rounds.poke,
             "mail": self.mail.rounds.poke,
             "handshakes": self.confirmations.rounds.poke,
+            "templates": self.templates.outdated,
         }
 
     def _askers(self) -> tuple[LookUpWorker, BackfillWorker]:

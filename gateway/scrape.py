@@ -96,6 +96,7 @@ class Scrape:
         known: Iterable[str],
         failing: Callable[[], bool],
         spool: Spool | None,
+        quotas: Mapping[str, int] | None = None,
     ) -> None:
         self._metrics = metrics
         self._looks = Looks(reader, clock)
@@ -104,6 +105,7 @@ class Scrape:
         self._known = frozenset(known)
         self._failing = failing
         self._spool = spool
+        self._quotas = quotas or {}  # of a day, by provider
 
     async def page(self, accept: str, streams: int) -> tuple[bytes, str]:
         """Everything as text, and its content type: OpenMetrics for those who accept it."""
@@ -172,7 +174,17 @@ class Scrape:
         seen = moment.depths
         text = "Whether the database answers, and took what was last written."
         up = _gauge("gateway_database_up", text, (), {(): seen is not None and moment.written})
-        return [up] if seen is None else [up, *self._queue(seen), *self._breakers(seen)]
+        if seen is None:
+            return [up]
+        return [up, *self._queue(seen), *self._breakers(seen), self._daily(seen)]
+
+    def _daily(self, seen: Depths) -> Metric:
+        left: Values = {
+            (self._word(name),): float(max(0, limit - seen.used.get(name, 0)))
+            for name, limit in self._quotas.items()
+        }
+        text = "People who may still be written to, of a daily quota."
+        return _gauge("gateway_daily_quota_left", text, ("provider",), left)
 
     def _queue(self, seen: Depths) -> list[Metric]:
         waiting: Values = {}

@@ -88,6 +88,11 @@ class Templates:
         answered = not names or any(shelf.items is not None for shelf in shelves.values())
         return Found(items, bool(failed), failed, answered)
 
+    def outdated(self) -> None:
+        """A vendor told of a change: each list is asked for again before it is shown."""
+        for shelf in self._shelves.values():
+            shelf.until = 0.0
+
     async def _renew(self, name: str) -> None:
         async with self._asking[name]:  # bounded, as whoever holds it is
             shelf, now = self._shelves[name], self._clock.monotonic()

@@ -83,12 +83,14 @@ class Unsubscribes:
         return known is not None and known["state"] == State.OUT
 
     async def leave(self, email: Row) -> None:
-        """Opts the person of an email out of email. Said again, it is not written again.
+        """Opts the person of an email out of email. Said again by the same, it is not written
+        again; said by who is out for another reason, such as a bounce, it is written beside that.
 
         Raises:
             StoreUnavailable, OutcomeUnknown: it may not have been stored.
         """
-        if await self.left(email):
+        person = email["tenant_id"], email["channel"], email["to_address"]
+        if await self._reader.call(opt_out_edits.left_by, *person, email["id"]):
             return
         word = Word(
             id=new_id("opt"),

@@ -133,8 +133,9 @@ class S3Store:
         try:
             return await self._aws.call(lambda _: work(), OBJECTS, within=within)
         except ProviderError as error:
-            ours = isinstance(error, AccountRefused)
-            failure = FilesUnavailable(f"{error.code}: {error.text}" if ours else error.code)
+            meaning = OBJECTS.meanings.get(error.code)
+            ours = error.text if isinstance(error, AccountRefused) else meaning
+            failure = FilesUnavailable(f"{error.code}: {ours}" if ours else error.code)
         raise failure
 
 

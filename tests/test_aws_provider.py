@@ -346,9 +346,10 @@ async def test_an_answer_that_comes_late_is_told_to_whom_it_concerns(
 ) -> None:
     said = b"<PublishResult><MessageId>m1</MessageId></PublishResult>"
     said = b"<PublishResponse>%b</PublishResponse>" % said
-    vendor.always = Reply(body=said, drip=0.01)  # some 160 bytes
-    async with provider(PUBLISH, vendor.url, timeout=1.0) as made:
+    vendor.always = Reply(body=said, after=(given_up := threading.Event()))
+    async with provider(PUBLISH, vendor.url, timeout=1.5) as made:
         failed = await failure(made)
+        given_up.set()
         assert isinstance(failed, Ambiguous)
         assert failed.late is not None
         assert (await failed.late).provider_message_id == "m1"
@@ -356,9 +357,10 @@ async def test_an_answer_that_comes_late_is_told_to_whom_it_concerns(
 
 async def test_a_no_that_comes_late_is_told_too(vendor: LoopbackVendor) -> None:
     said = b"<ErrorResponse><Error><Code>OptedOut</Code></Error></ErrorResponse>"
-    vendor.always = Reply(status=400, body=said, drip=0.01)  # some 160 bytes
-    async with provider(PUBLISH, vendor.url, timeout=1.0) as made:
+    vendor.always = Reply(status=400, body=said, after=(given_up := threading.Event()))
+    async with provider(PUBLISH, vendor.url, timeout=1.5) as made:
         failed = await failure(made)
+        given_up.set()
         assert isinstance(failed, Ambiguous)
         assert failed.late is not None
         with pytest.raises(ProviderError, match="OptedOut"):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.domain import Connection
+from tests.aws_social import NUMBER, LoopbackSocial
 from tests.running import eventually, following
 from tests.sns_played import Sns, playing
 from tests.sns_signing import notification
@@ -33,6 +34,7 @@ from tests.whatsapp_entries import (
 
 PATH = "/api/webhooks/aws-whatsapp"
 AWS = Connection(id="aws", tenant_id=TENANT, family="aws")
+LISTED = {"templateName": "greeting", "metaTemplateId": "1", "templateLanguage": "pt_BR"}
 NUMBERS = itertools.count(1000)
 OTHER = "+14255550150"
 
@@ -340,6 +342,29 @@ def test_a_template_s_change_is_an_event_of_its_own_and_told_once(sns: Sns) -> N
     assert (told["name"], told["language"], told["status"]) == ("greeting", "pt_BR", "paused")
     (kept,) = sns.rows("SELECT * FROM notices")
     assert (kept["tenant_id"], kept["kind"]) == (TENANT, "template.updated")
+
+
+def test_a_template_that_changed_is_listed_as_it_is_now(sqlite_url: str, tmp_path: Path) -> None:
+    with LoopbackSocial() as social:
+        account = {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": social.url}
+        keys = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
+        number = {
+            "AWS_WHATSAPP_PHONE_NUMBER_ID": NUMBER,
+            "AWS_WHATSAPP_BUSINESS_ACCOUNT_ID": "waba-0123456789abcdef",
+            "MESSAGING_PROVIDER": "aws",
+        }
+        news = event({"field": "message_template_status_update", "value": TEMPLATE}, time=AT)
+        with playing(sqlite_url, tmp_path, **account, **keys, **number) as sns:
+
+            def status() -> list[str]:
+                return [one["status"] for one in sns.client.get("/api/templates")["items"]]
+
+            social.listed = [{**LISTED, "templateStatus": "APPROVED"}]
+            assert status() == ["approved"]
+            social.listed = [{**LISTED, "templateStatus": "PAUSED"}]
+            assert status() == ["approved"]  # as it was kept
+            post(sns, news)
+            eventually(lambda: status() == ["paused"], "the new list")
 
 
 def test_what_nobody_knows_is_kept_and_the_rest_counts(sns: Sns) -> None:

@@ -17,7 +17,7 @@ from gateway import routing, sending
 from gateway.domain import OnUnknown
 from gateway.errors import Throttled
 from gateway.status import RANKS
-from gateway.store import deliveries, ledger, opt_outs
+from gateway.store import deliveries, ledger, opt_outs, usage
 from gateway.store.ledger import Thread
 from tests.chaos.many import plan
 from tests.chaos.processes import chaos
@@ -109,6 +109,22 @@ def stalling(seed: int, messages: int) -> Universe:
     universe.several, universe.weather.often = True, 0.15
     universe.weather.weights = {Fault.STALL: 1}
     return universe
+
+
+def bounded(seed: int, messages: int) -> Universe:
+    """A universe whose vendors have daily quotas that are too small, or just so."""
+    universe = Universe(seed, messages)
+    for place, vendor in enumerate(universe.vendors):
+        universe.rules.daily[vendor.name] = messages // (5 if place % 2 == 0 else 2)
+        vendor.bounded(universe.rules.daily[vendor.name])
+    return universe
+
+
+def test_quotas_are_kept_to_whatever_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, messages in plan(SEED, 200, 100):
+        assert broken(seed, messages, bounded) is None
+    monkeypatch.setattr(usage.Room, "take", lambda self, connection, provider, share: True)
+    assert "of one's day" in found(bounded)
 
 
 def lying(real: Callable[..., Any]) -> Callable[..., Any]:

@@ -60,6 +60,33 @@ def test_send_and_wait(desk: Desk) -> None:
     assert done.field("body") == r"Tea's ready\x1b[2J"
 
 
+def test_a_file_of_this_machine_is_uploaded_and_sent(served: Served) -> None:
+    desk = served.desk
+    (desk.folder / "cat.png").write_bytes(PNG)
+    done = desk.run("send", PERSON, "look", "--media", "cat.png", "--channel", "whatsapp")
+    assert done.code == 0, done.err
+    (file,) = served.api.message(done.field("id"))["media"]
+    assert (file["content_type"], file["filename"]) == ("image/png", "cat.png")
+    assert _fetched(served, file["url"]) == PNG
+    missing = desk.run("send", PERSON, "look", "--media", "dog.png")
+    assert (missing.code, missing.err) == (
+        1,
+        "gateway: dog.png cannot be read: No such file or directory\n",
+    )
+
+
+def test_a_template_is_sent_with_its_values(served: Served) -> None:
+    words = ("send", PERSON, "--channel", "whatsapp", "--template", "order", "--var", "1=Ada=B")
+    done = served.desk.run(*words, "--language", "en", "--outside-window")
+    assert done.code == 0, done.err
+    said = served.api.message(done.field("id"))["template"]
+    assert said == {"name": "order", "language": "en", "variables": {"1": "Ada=B"}}
+    for wrong in (("--var", "1=Ada"), ("--template", "order", "--var", "Ada")):
+        done = served.desk.run("send", PERSON, "hi", *wrong)
+        assert (done.code, done.out) == (2, "")
+        assert "--var" in done.err
+
+
 def test_what_cannot_be_sent_is_told_with_its_field(desk: Desk) -> None:
     done = desk.run("send", "nobody", "hi")
     assert done.code == 1

@@ -17,6 +17,7 @@ from gateway.settings import Environment
 from providers._aws_store import PIECE
 from tests.aws_account import AwsAccount, aws_account
 from tests.running import Client, in_thread, variables
+from tests.test_doctor import Practice
 from tests.test_media_uploads import PNG, picture, post
 
 BUCKET = "gateway-files"
@@ -139,3 +140,25 @@ def test_a_place_that_is_none_stops_the_start(account: AwsAccount, place: str, s
 def test_without_credentials_the_start_names_the_variable(account: AwsAccount) -> None:
     with pytest.raises(SettingsError, match="AWS_REGION is not set"):
         file_store(Environment({"MEDIA_STORE": f"s3://{BUCKET}"}))
+
+
+@pytest.mark.parametrize(
+    ("place", "level", "said"),
+    [
+        (f"s3://{BUCKET}/kept", "ok", "written, read and deleted"),
+        ("s3://no-such-bucket", "problem", "there is no bucket of the name"),
+    ],
+)
+def test_doctor_tries_the_bucket(
+    account: AwsAccount,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    place: str,
+    level: str,
+    said: str,
+) -> None:
+    before = objects(account)
+    report = Practice(monkeypatch, tmp_path).examine(**environment(account, place))
+    assert report.level("MEDIA_STORE") == level
+    assert said in report.said("MEDIA_STORE")
+    assert objects(account) == before

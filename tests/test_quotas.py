@@ -254,6 +254,9 @@ def test_from_http_to_the_wire(sqlite_url: str, tmp_path: Path, box: Mailbox) ->
             assert client.until(mail(client, 3)["id"], "accepted")["provider"] == "smtp"
             after = client.until(mail(client, 4)["id"], "accepted")
             assert (after["provider"], len(after["attempts"])) == ("sendgrid", 1)
+            metrics = client.call("GET", "/metrics").text
+            assert 'gateway_daily_quota_left{provider="smtp"}' in metrics
+            assert 'gateway_daily_quota_left{provider="sendgrid"}' not in metrics
             told = eventually(lambda: quota(client)["free_at"] and quota(client), "the end")
             assert (told["used"], told["limit"]) == (4, 4)
             health = client.get("/health/messaging")

@@ -97,6 +97,19 @@ def test_one_click_takes_a_person_out_of_email_once_and_for_all(
         eventually(lambda: stream.types().count("contact.opted_out") == 2, "the feed")
 
 
+def test_a_wish_is_kept_beside_another_reason(one: Client, box: Mailbox) -> None:
+    path = link(one, box)
+    one.call("PUT", f"/api/opt-outs/email/{ADA}", json={"reason": "asked on the phone"})
+    for _ in range(3):
+        assert click(one, path).status_code == 200
+    words = one.get(f"/api/opt-outs/email/{ADA}/history")["items"]
+    assert [(w["source"], w["verdict"]) for w in words] == [
+        ("unsubscribe", "repeated"),
+        ("api", "applied"),
+    ]
+    assert one.get(f"/api/opt-outs/email/{ADA}")["detail"] == "asked on the phone"
+
+
 class Page(HTMLParser):
     """What a person can do on a page."""
 

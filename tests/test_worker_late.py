@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable
 
 import pytest
@@ -136,12 +137,13 @@ async def test_a_vendor_that_answers_after_our_time_is_believed(store: Store) ->
     id_ = store.accept()
     with LoopbackVendor() as vendor:
         body = b'{"MessageId": "862a8790-60c0-4430-9b2b-658bdexample"}'
-        vendor.always = Reply(body=body, drip=0.01)  # some 140 bytes
+        vendor.always = Reply(body=body, after=(given_up := threading.Event()))
         async with (
-            provider(setup, vendor.url, timeout=1.0) as slow,
+            provider(setup, vendor.url, timeout=1.5) as slow,
             at_work(store, slow),
         ):
             await ended(store, id_, status="unknown")
+            given_up.set()
             await ended(store, id_)
         assert vendor.count == 1
     (attempt,) = store.attempts(id_)

@@ -52,7 +52,8 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """An answer. `declared` is a Content-Length that lies; `drip` is the seconds per byte."""
+    """An answer. `declared` is a Content-Length that lies; `drip` is the seconds per byte; `after`
+    is waited for."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class Reply:
     declared: int | None = None
     drip: float | None = None
     close: bool = False
+    after: threading.Event | None = None
 
     def wire(self) -> bytes:
         """The bytes of the answer."""
@@ -311,6 +313,9 @@ class _Conversation(asyncio.Protocol):
         if reply.drip is not None:
             self.spawn(self.drip(reply))
             return
+        if reply.after is not None:
+            self.spawn(self.hold(reply, reply.after))
+            return
         self.write_later(reply.wire())
         if reply.close:
             self.transport.close()
@@ -326,6 +331,12 @@ class _Conversation(asyncio.Protocol):
         """Answers, if anybody still listens."""
         if not self.transport.is_closing():
             self.transport.write(data)
+
+    async def hold(self, reply: Reply, until: threading.Event) -> None:
+        """Answers once somebody lets it."""
+        while not until.is_set():
+            await asyncio.sleep(0.005)
+        self.write(reply.wire())
 
     async def drip(self, reply: Reply) -> None:
         """One byte at a time."""

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from gateway.clock import new_id
 from gateway.commands import process
 from gateway.commands.terminal import Failure
-from gateway.domain import Channel, Finding, Level
+from gateway.domain import Channel, FileStore, Finding, Level
 
 if TYPE_CHECKING:
     import requests
@@ -107,6 +108,36 @@ def _room(variable: str, path: Path) -> Iterator[Finding]:
         yield problem(variable, text, "make room: without it nothing is accepted")
     elif free < LITTLE:
         yield warning(variable, text, "make room before it is full")
+
+
+def files(env: Environment) -> Iterator[Finding]:
+    """Where files are kept, if that is no folder: one is written, read and deleted."""
+    import asyncio
+
+    from gateway.adapters import file_store
+    from gateway.errors import FilesUnavailable
+
+    place = env.settings.media_store
+    if place is None:
+        return
+    try:
+        asyncio.run(_tried(file_store(env)))
+    except FilesUnavailable as error:
+        fix = "files cannot be sent or received before this is repaired; see docs/configuration.md"
+        yield problem("MEDIA_STORE", f"{place}: {error}", fix)
+    else:
+        yield ok("MEDIA_STORE", f"{place}: a file was written, read and deleted")
+
+
+async def _tried(store: FileStore) -> None:
+    key = f"doctor/{new_id('med')}"
+    try:
+        await store.put(key, b"doctor", "text/plain")
+        async for _ in store.read(key, 0, 6):
+            pass
+        await store.delete(key)
+    finally:
+        await store.aclose()
 
 
 def database(env: Environment) -> Iterator[Finding]:

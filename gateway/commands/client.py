@@ -56,6 +56,11 @@ class Client:
         with _told():
             return self._api.send(**fields)
 
+    def upload(self, data: bytes, content_type: str, filename: str, channel: str) -> Any:
+        """Keeps a file to be sent on a channel."""
+        with _told():
+            return self._api.upload(data, content_type, filename=filename, channel=channel)
+
     def events(self, after: int | None) -> Iterator[dict[str, Any]]:
         """The frames of the feed, from now on or after a number, without an end.
 

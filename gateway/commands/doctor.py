@@ -144,6 +144,7 @@ def _looks(started: Started) -> list[Look[list[Finding]]]:
     looks = [
         look("Storage", "folders", lambda: checkup.folders(env)),
         look("Storage", "database", lambda: checkup.database(env)),
+        look("Storage", "MEDIA_STORE", lambda: checkup.files(env)),
         look("Access", "API keys", lambda: checkup.keys(env)),
         look("Access", "PUBLIC_URL", lambda: checkup.address(env, started.origin)),
     ]

@@ -34,7 +34,19 @@ Sender = Annotated[
     str | None, typer.Option("--from", help="One of our addresses; else the channel's own.")
 ]
 Links = Annotated[
-    list[str] | None, typer.Option("--media", help="An https URL of a file; may be repeated.")
+    list[str] | None,
+    typer.Option("--media", help="A file, or an https URL of one; may be repeated."),
+]
+Named = Annotated[
+    str | None, typer.Option("--template", help="A template that the provider knows.")
+]
+Filled = Annotated[
+    list[str] | None,
+    typer.Option("--var", metavar="NAME=VALUE", help="A value of the template; may be repeated."),
+]
+Tongue = Annotated[str | None, typer.Option("--language", help="The template's, such as en_US.")]
+Closed = Annotated[
+    bool, typer.Option("--outside-window", help="Send it also where the person's window is closed.")
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow it until it has arrived.")]
 Within = Annotated[float, typer.Option("--timeout", help="Seconds to follow it at most.")]

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import mimetypes
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gateway.commands.client import Client, client
-from gateway.commands.options import By, Key, Lane, Links, Sender, Subject, Url, Wait, Within
+from gateway.commands.options import (
+    By,
+    Closed,
+    Filled,
+    Key,
+    Lane,
+    Links,
+    Named,
+    Sender,
+    Subject,
+    Tongue,
+    Url,
+    Wait,
+    Within,
+)
 from gateway.commands.terminal import Failure, facts
 from gateway.domain import Channel, Priority
 
@@ -36,6 +53,10 @@ def send(
     media: Links = None,
     subject: Subject = None,
     priority: Lane = Priority.NORMAL,
+    template: Named = None,
+    var: Filled = None,
+    language: Tongue = None,
+    outside_window: Closed = False,
     wait: Wait = False,
     timeout: Within = 60.0,
     url: Url = None,
@@ -46,25 +67,51 @@ def send(
     \b
     Examples:
       gateway send +15551230001 "Your table is ready"
-      gateway send +15551230001 "Look" --media https://example.com/cat.png --wait
-      gateway send +15551230001 "Hello" --channel whatsapp --priority high
+      gateway send +15551230001 "Look" --media cat.png --wait
+      gateway send +15551230001 --channel whatsapp --template order_ready --var 1=Ada
     """
+    if template is None and (var or language):
+        raise typer.BadParameter("--var and --language need --template")
+    api = client(url, key)
     wanted = {
         "channel": channel.value,
         "to": to,
         "body": body,
         "from_": sender,
-        "media": media or None,
+        "media": [_link(api, file, channel) for file in media or ()] or None,
         "subject": subject,
         "priority": priority.value,
+        "template": _template(template, language, var or ()) if template else None,
+        "outside_window": "try" if outside_window else None,
     }
-    api = client(url, key)
     message = api.send(**wanted)
     if wait:
         message = followed(api, message["id"], timeout)
     show(message)
     if wait:
         expect_arrival(message, timeout)
+
+
+def _link(api: Client, file: str, channel: Channel) -> str:
+    """The URL of a file; one of this machine is uploaded first."""
+    if "://" in file:
+        return file
+    path = Path(file)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}") from None
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    kept = api.upload(data, kind, filename=path.name, channel=channel.value)
+    return str(kept["url"])
+
+
+def _template(name: str, language: str | None, pairs: Sequence[str]) -> dict[str, Any]:
+    parts = [pair.partition("=") for pair in pairs]
+    if not all(mark for _, mark, _ in parts):
+        raise typer.BadParameter("--var must be NAME=VALUE, such as 1=Ada")
+    values = {key: value for key, _, value in parts}
+    return {"name": name, "variables": values} | ({"language": language} if language else {})
 
 
 def expect_arrival(message: dict[str, Any], timeout: float) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.store import usage
 from gateway.store.claims import ROUTES
 from gateway.store.tx import Tx
 
@@ -42,13 +44,15 @@ BREAKERS = f"SELECT provider, sender, state FROM breakers WHERE state <> 'closed
 class Depths:
     """Messages of the queue by (lane, route, state); for how many seconds the oldest of each lane
     is due; attempts by provider whose outcome is unknown; breakers that are not closed, by
-    provider, the worst of each; senders by provider that are blocked."""
+    provider, the worst of each; senders by provider that are blocked; people by provider who were
+    written to in the last 24 hours, where that is counted."""
 
     waiting: Mapping[tuple[int, str, str], int]
     oldest: Mapping[int, float]
     unknown: Mapping[str, int]
     breakers: Mapping[str, str]
     blocked: Mapping[str, int]
+    used: Mapping[str, int]
 
 
 def depths(tx: Tx) -> Depths:
@@ -63,7 +67,15 @@ def depths(tx: Tx) -> Depths:
         unknown={row.provider: row.many for row in tx.run(UNKNOWN).fetchall()},
         breakers=breakers,
         blocked=blocked,
+        used=_used(tx),
     )
+
+
+def _used(tx: Tx) -> dict[str, int]:
+    used: Counter[str] = Counter()
+    for one in usage.listed(tx):
+        used[one.provider] += one.people
+    return used
 
 
 def _oldest(tx: Tx) -> dict[int, float]:

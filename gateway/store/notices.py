@@ -35,3 +35,5 @@ def keep(tx: Tx, said: Iterable[tuple[str, str, str | None, Notice]]) -> None:
         if row["id"] in made:
             content = json.loads(str(row["content"]))
             tx.emit(str(row["tenant_id"]), str(row["kind"]), change=content)
+            if row["kind"] == "template.updated":
+                tx.topics.add("templates")

@@ -85,6 +85,22 @@ def history(
     return [dict(row._mapping) for row in found.fetchall()]
 
 
+def left_by(tx: Tx, tenant_id: str, channel: str, address: str, message_id: str) -> bool:
+    """Whether a person is out, and has said so at the address of this very message since then."""
+    row = one(tx, tenant_id, channel, address)
+    if row is None or row["state"] != State.OUT:
+        return False
+    people = everybody(tx, (tenant_id, channel, address))
+    found = tx.run(
+        "SELECT 1 FROM opt_out_events WHERE tenant_id = ? AND channel = ? "
+        f"AND address IN ({', '.join('?' * len(people))}) AND source = ? AND message_id = ? "
+        "AND said_at >= ? LIMIT 1",
+        [tenant_id, channel, *(address for _, _, address in people),
+         Source.UNSUBSCRIBE.value, message_id, row["since"]],
+    )  # fmt: skip
+    return found.fetchone() is not None
+
+
 def operator(
     tenant_id: str, channel: str, address: str, state: State, source: Source, reason: str | None
 ) -> Word:

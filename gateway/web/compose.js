@@ -90,7 +90,8 @@ export class Composer {
   }
 }
 
-const FIELDS = ["channel", "to", "body"];
+const FIELDS = ["channel", "to", "subject", "body"];
+const EXAMPLES = { sms: "+1 202 555 0143", whatsapp: "+1 202 555 0143", email: "ada@example.com" };
 
 /** The form for a new message. */
 export class NewMessage {
@@ -121,18 +122,23 @@ export class NewMessage {
   }
 
   values() {
-    const { channel, to, body } = this.form.elements;
-    return { channel: channel.value, to: to.value.trim(), body: body.value };
+    const { channel, to, subject, body } = this.form.elements;
+    const more = channel.value === "email" ? { subject: subject.value } : {};
+    return { channel: channel.value, to: to.value.trim(), ...more, body: body.value };
   }
 
   counts() {
     const { body, channel } = this.values();
+    const mail = channel === "email";
     setText(byId("new-count"), counted(body, channel));
+    byId("new-subject-line").hidden = !mail;
+    byId("new-to").placeholder = EXAMPLES[channel];
+    byId("new-to").inputMode = mail ? "email" : "tel";
   }
 
   async submit() {
     const values = this.values();
-    const missing = FIELDS.filter((name) => !values[name].trim());
+    const missing = Object.keys(values).filter((name) => !values[name].trim());
     if (missing.length) return this.problems(missing.map((field) => ({ field, message: "is needed" })));
     const button = byId("new-submit");
     button.disabled = true;
@@ -167,7 +173,7 @@ export class NewMessage {
 
   /** Shows each problem beside its field, and the rest at the end. */
   problems(list) {
-    const texts = { channel: [], to: [], body: [], rest: [] };
+    const texts = { channel: [], to: [], subject: [], body: [], rest: [] };
     for (const { field, message } of list) {
       if (FIELDS.includes(field)) texts[field].push(message);
       else texts.rest.push(field ? `${field}: ${message}` : message);

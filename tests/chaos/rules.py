@@ -26,13 +26,20 @@ class Rules:
         self.stopped: dict[str, int] = {}  # people whose STOP was answered, and when
         self.keys: dict[str, set[str]] = {}  # idempotency keys and the messages they gave
         self.answered: dict[str, str] = {}  # messages that were promised, with their bodies
+        self.daily: dict[str, int] = {}  # quotas, by provider
         self._storage, self._truth, self._luck = storage, truth, luck
         self._feed = 0
         self._last: dict[str, str] = {}  # the last event of each message
         self._arrived: set[str] = set()
 
     def about_to_commit(self, tx: Tx, operation: Any, items: Sequence[Any]) -> None:
-        """Computes some of what is written anew, from the rows."""
+        """Computes some of what is written anew, from the rows; and what daily quotas allow."""
+        for name, most in self.daily.items():
+            self._none(
+                f"more than the {most} of {name}'s day",
+                f"SELECT COUNT(*) FROM attempts WHERE provider = '{name}' "
+                f"AND status <> 'failed' HAVING COUNT(*) > {most}",
+            )
         if tx.events and self._luck.random() < SAMPLED:
             ids = sorted({str(e["message_id"]) for e in tx.events if e["message_id"]})
             self._check_statuses(f"m.id IN ({', '.join('?' * len(ids))})", ids)

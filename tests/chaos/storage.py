@@ -91,7 +91,9 @@ class Violation(Exception):
 
 
 def broken(error: BaseException) -> Violation | None:
-    """The rule that a database's error tells of, if it is one."""
+    """The rule that an error tells of, be it the database's, if it is one."""
+    if isinstance(error, Violation):
+        return error
     cause = getattr(error, "orig", None) or error.__cause__ or error
     text = str(cause)
     return Violation(text.removeprefix(BROKEN)) if text.startswith(BROKEN) else None

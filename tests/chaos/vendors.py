@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -168,6 +168,11 @@ class Vendor:
         self._names_attempts = names_attempts
         self._loop, self._luck, self._truth = loop, luck, truth
         self._count = 0
+
+    def bounded(self, daily: int) -> None:
+        """From now on it writes to so many people within 24 hours, which no universe lasts."""
+        self.capabilities = replace(self.capabilities, daily=daily)
+        self.route = replace(self.route, capabilities=self.capabilities)
 
     async def send(self, message: OutboundMessage) -> Receipt:
         """One request. It is on its way, whatever becomes of who asked."""
