@@ -79,7 +79,7 @@ class MailWorker:
             return
         webhook = self._webhooks.get(row["webhook"])
         if webhook is None:
-            gone = Unread(id_, "quarantined", "no such webhook")
+            gone = Unread(id_, row["webhook"], "quarantined", "no such webhook")
             await self._batcher.submit(UNREAD, gone)
             return
         delivery = self._inbound.delivery(webhook, verified(row), None)
@@ -93,10 +93,10 @@ class MailWorker:
             detail = f"not read in {tries} tries: {error}"
             wait = self._again * 2 ** (tries - 1)
             state = "malformed" if final else "pending"
-            await self._batcher.submit(UNREAD, Unread(id_, state, detail, wait))
+            await self._batcher.submit(UNREAD, Unread(id_, row["webhook"], state, detail, wait))
         except (FilesUnavailable, OSError) as error:
             log.error("%s: its email cannot be kept now: %s", id_, error)
-            later = Unread(id_, "pending", "no room", NO_ROOM, blameless=True)
+            later = Unread(id_, row["webhook"], "pending", "no room", NO_ROOM, blameless=True)
             await self._batcher.submit(UNREAD, later)
         else:
             await self._batcher.submit(READ, Read(id_, done))

@@ -20,6 +20,7 @@ from gateway.store.accepts import ACCEPT, Accepted
 from gateway.store.batcher import Operation
 from gateway.store.deliveries import Outcome
 from gateway.store.inbox import RECEIVE, Taken
+from gateway.store.mail import READ, UNREAD
 
 Labels = tuple[str, ...]
 Receive = Callable[[Webhook, Verified], Awaitable[None]]
@@ -223,6 +224,11 @@ class Metrics:
             self._accepted(items, results)
         elif operation is RECEIVE:
             self._received(items, results)
+        elif operation is READ:
+            self.inbox.add_each([(i.delivery.verified.webhook, i.delivery.state) for i in items])
+        elif operation is UNREAD:
+            given_up = [(i.webhook, i.state) for i in items if i.state != "pending"]
+            self.inbox.add_each(given_up)
 
     def _accepted(self, items: Sequence[Any], results: Sequence[Any]) -> None:
         self.accepts.add_each(

@@ -174,6 +174,9 @@ def test_emails_wait_in_the_inbox_until_somebody_reads_them_also_over_a_restart(
         assert "pending" in desk.run("inbox", "replay", f"inb_{id_}").out
         eventually(lambda: "parsed" in desk.run("inbox", "show", f"inb_{id_}").out)
         assert len(inbound(client)) == 1
+        shown = client.call("GET", "/metrics").text
+        told = [line for line in shown.splitlines() if line.startswith("gateway_inbox_total{")]
+        assert told == ['gateway_inbox_total{state="parsed",webhook="aws_ses"} 2.0']
 
 
 FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}

@@ -175,7 +175,7 @@ class Endpoint:
             key, hooks = self._known(key, scope["method"])
             request = self._head(scope)
             most = self._admitted(key, hooks, request)
-            with self._room(most):
+            with self._room(request, most):
                 request = replace(request, body=await self._read(request, receive, most))
                 webhook = await self._take(key, hooks, request)
         except Refused as refused:
@@ -233,9 +233,11 @@ class Endpoint:
             raise _unproved(key, error, rest=True) from None
 
     @contextmanager
-    def _room(self, most: int) -> Iterator[None]:
+    def _room(self, request: WebhookRequest, most: int) -> Iterator[None]:
         """Bounds what large bodies take of memory, all together."""
-        large = most > self._max_bytes
+        declared = request.headers.get("content-length", "")
+        small = declared.isdecimal() and int(declared[:20]) <= self._max_bytes
+        large = most > self._max_bytes and not small
         if large and self._large >= LARGE_AT_ONCE:
             later = (b"retry-after", RETRY_AFTER.encode())
             raise Refused(503, "unavailable", later, CLOSE, rest=True)

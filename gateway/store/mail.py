@@ -36,6 +36,7 @@ class Unread:
     `blameless`: it was not its own fault, and does not count."""
 
     id: str
+    webhook: str
     state: str
     detail: str
     retry_in: int = 0
