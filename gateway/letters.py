@@ -23,6 +23,7 @@ from gateway.mail_program import NotRead, Said
 FILES = 90  # their places have two digits in an id
 PEOPLE = 50
 LINE = 2000  # characters of a line that is shown
+KIND = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,150}", re.ASCII)
 PLACE = re.compile(r'"media:(\d{1,2})"')
 
 
@@ -48,7 +49,9 @@ def enclosed(said: Said) -> list[Enclosed]:
         if not isinstance(size, int) or not 0 <= size <= len(said.files) - at:
             raise NotRead("gave other files than it told of")
         data = bytes(said.files[at : at + size])
-        found.append(Enclosed(_line(told.get("name")) or "file", _line(told.get("kind")), data))
+        kind = _line(told.get("kind"))
+        kind = kind if KIND.fullmatch(kind) else "application/octet-stream"
+        found.append(Enclosed(_line(told.get("name")) or "file", kind, data))
         at += size
     return found
 
@@ -78,7 +81,7 @@ def message(
         provider_message_id=_line(facts.get("id")) or None,
         type=MessageType.EMAIL,
         body=_text(facts.get("text")),
-        content=_object(facts.get("content")),
+        content={**_object(facts.get("content")), **_left_out(facts)},
         subject=_line(facts.get("subject")),
         html=_with_files(_text(facts.get("html")), [kept for _, kept in files]) or None,
         email=_object(facts.get("email")),
@@ -97,6 +100,13 @@ def message(
 def dedupe_key(said: Said, recipient: str) -> str:
     """The same email to the same address is stored once."""
     return f"mail:{_line(said.facts.get('key'))}:{recipient}"
+
+
+def _left_out(facts: Mapping[str, Any]) -> dict[str, int]:
+    """How many of our addresses got none of it."""
+    listed = facts.get("to")
+    more = len(set(map(str, listed))) - PEOPLE if isinstance(listed, list) else 0
+    return {"recipients_left_out": more} if more > 0 else {}
 
 
 def _with_files(html: str, files: Sequence[KeptFile]) -> str:

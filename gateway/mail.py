@@ -89,7 +89,8 @@ class MailWorker:
             done = await self._read(row, delivery)
         except NotRead as error:
             log.warning("%s: its email was not read: %s", id_, error)
-            final = tries >= TRIES
+            again = row["detail"] is not None  # it has failed before: a restart is not its fault
+            final = tries >= BEGUN or (again and tries >= TRIES)
             detail = f"not read in {tries} tries: {error}"
             wait = self._again * 2 ** (tries - 1)
             state = "malformed" if final else "pending"

@@ -21,6 +21,8 @@ from gateway.errors import GatewayError
 
 AT_ONCE = 2
 SECONDS = 5.0
+LARGER = 4  # than the email: a character of one byte may become three, and stand there twice
+TOO_MUCH = 1000  # no exit code of a process
 LINE = 16 * 1024 * 1024  # bytes of what it says beside the files
 
 
@@ -53,11 +55,13 @@ class Programs:
         """
         loop = asyncio.get_running_loop()
         code, made = await loop.run_in_executor(self._threads, self._run, mail)
+        if code == TOO_MUCH:
+            raise NotRead("killed: it said too much")
         if code != 0:
             raise NotRead("killed: it took too long" if code < 0 else f"failed with {code}")
         line, _, rest = made.partition(b"\n")
         try:
-            facts = json.loads(line)
+            facts = _storable(json.loads(line))
         except (ValueError, RecursionError):
             facts = None
         if not isinstance(facts, dict):
@@ -89,10 +93,10 @@ class Programs:
             told.write(mail.data)
         with suppress(BrokenPipeError):
             told.close()
-        most = 2 * len(mail.data) + LINE
+        most = LARGER * len(mail.data) + LINE
         made = said.read(most + 1)
         if len(made) > most:
-            child.kill()
+            return TOO_MUCH, b""
         return child.wait(), made
 
     def close(self) -> None:
@@ -102,3 +106,17 @@ class Programs:
             with suppress(ProcessLookupError):
                 child.kill()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _storable(value: Any) -> Any:
+    """Text as databases and JSON take it: without NUL and lone surrogates."""
+    if isinstance(value, str):
+        if value.isascii() and "\0" not in value:
+            return value
+        whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return whole.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [_storable(each) for each in value]
+    if isinstance(value, dict):
+        return {_storable(name): _storable(each) for name, each in value.items()}
+    return value

@@ -14,6 +14,8 @@ from gateway.clock import show
 from gateway.opt_outs import Source, why_blocked
 from gateway.status import CHARGED
 
+LONG = 20_000  # characters
+
 View = dict[str, Any]
 
 
@@ -21,8 +23,8 @@ def _load(text: str | None, empty: Any) -> Any:
     return json.loads(text) if text else empty
 
 
-def message_view(row: Mapping[str, Any]) -> View:
-    """A message as the API shows it."""
+def message_view(row: Mapping[str, Any], *, whole: bool = False) -> View:
+    """A message as the API shows it: with long HTML only by itself, not in lists and events."""
     error = None
     if row["error_code"] is not None:
         error = {
@@ -63,6 +65,8 @@ def message_view(row: Mapping[str, Any]) -> View:
     }
     if extra:
         view.update({name: extra[name] for name in ("html", "email", "template") if name in extra})
+        if not whole and len(view.get("html") or "") > LONG:
+            del view["html"]
     return view
 
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
 from typing import NoReturn
 
-LONGEST = 1_000_000  # characters
+LONGEST = 500_000  # characters
 SECONDS, CPU_SECONDS = 3.5, 2  # of the five that an email has
 # The cleaner takes the square of the depth.
 DEEPEST = 5000
@@ -42,8 +42,8 @@ class Cleaned:
 
 
 def cleaned(html: str, files: Mapping[str, int]) -> Cleaned | None:
-    """The HTML without what runs, posts, loads or hides; None: it is too long or too deep to be
-    looked at. `files` has the place of each file by its content id."""
+    """The HTML without what runs, posts, loads or hides; None: it is too long or too deep, as it is
+    or once it is clean: what is not closed is opened again in each block. `files` has the place of each file by its content id."""
     if len(html) > LONGEST or _depth(html) > DEEPEST:
         return None
     import nh3
@@ -72,7 +72,7 @@ def cleaned(html: str, files: Mapping[str, int]) -> Cleaned | None:
         link_rel="noopener noreferrer nofollow",
         clean_content_tags={"script", "style", "title", "template", "noscript"},
     )
-    return Cleaned(made, remote)
+    return Cleaned(made, remote) if len(made) <= LONGEST else None
 
 
 def in_time(html: str, files: Mapping[str, int]) -> Cleaned | None:

@@ -17,9 +17,11 @@ from webhooks import _mail_html
 from webhooks._mail_mime import Headers, Part, headers_of, parts_of
 from webhooks._mail_words import damaged_text_of, file_name, from_base64, text_of, words_of
 
-TEXT = 500_000  # characters of a text that is shown
+TEXT = 100_000  # characters of a text that is shown
 FILES = 90
+OWN = 2  # of these: the text and the HTML, where they are too long to be shown
 PEOPLE = 50
+MANY = 1000
 ID = re.compile(r"<[!-;=?-~]{1,250}>")
 ADDRESS = re.compile(r"[^\s<>@,;:\"()\[\]\\]{1,200}@[^\s<>@,;:\"()\[\]\\]{1,250}")
 Clean = Callable[[str, Mapping[str, int]], _mail_html.Cleaned | None]
@@ -111,7 +113,7 @@ def told(
         "id": order.get("id"),
         "from": person,
         "name": name,
-        "to": list(envelope.get("to") or ())[:PEOPLE] or addresses(headers.get("to"))[:1],
+        "to": list(envelope.get("to") or ())[:MANY] or addresses(headers.get("to"))[:1],
         "subject": " ".join(letter.subject.split()) or headers.words("subject"),
         "text": text,
         "html": html,
@@ -131,6 +133,9 @@ def _readable(letter: Letter, clean: Clean) -> tuple[str, str | None]:
     """The text and the HTML that are shown. What is too long, or cannot be made harmless, becomes
     a file as it came."""
     html, text = None, letter.text
+    if len(letter.files) > FILES - OWN:
+        letter.content["files_left_out"] = len(letter.files) - (FILES - OWN)
+        del letter.files[FILES - OWN :]
     places = {file.content_id: n for n, file in reversed(list(enumerate(letter.files)))}
     places.pop("", None)
     if letter.html:
@@ -148,9 +153,6 @@ def _readable(letter: Letter, clean: Clean) -> tuple[str, str | None]:
         letter.attach(text.encode(), "text/plain", "message.txt")
         letter.content["cut"] = True
         text = text[:TEXT]
-    if len(letter.files) > FILES:
-        letter.content["files_left_out"] = len(letter.files) - FILES
-        del letter.files[FILES:]
     return text, html
 
 

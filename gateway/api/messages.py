@@ -196,7 +196,7 @@ async def shown(row: queries.Row, context: Context, identity: Identity) -> dict[
     if row["status"] in WAITING:
         place = await context.reader.call(queries.place_of, identity.tenant_id, id_)
         waits = waiting(place, row, attempts, context.board)
-    return {**message_view(row), "attempts": attempts_view(attempts), **waits}
+    return {**message_view(row, whole=True), "attempts": attempts_view(attempts), **waits}
 
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:

@@ -53,7 +53,7 @@ def _want(tx: Tx, item: Wanted) -> list[dict[str, Any]]:
     rows = tx.run(
         "WITH free (one) AS MATERIALIZED ("
         "SELECT id FROM inbox WHERE state = 'pending' AND due_at <= ? "
-        f"ORDER BY due_at LIMIT ? {skip}) "
+        f"ORDER BY COALESCE(tries, 0), due_at LIMIT ? {skip}) "
         "UPDATE inbox SET due_at = ?, tries = COALESCE(tries, 0) + 1 FROM free "
         "WHERE id = free.one RETURNING id, tries",
         (tx.now, item.limit, tx.now + item.lease),
