@@ -42,8 +42,9 @@ class Cleaned:
 
 
 def cleaned(html: str, files: Mapping[str, int]) -> Cleaned | None:
-    """The HTML without what runs, posts, loads or hides; None: it is too long or too deep, as it is
-    or once it is clean: what is not closed is opened again in each block. `files` has the place of each file by its content id."""
+    """The HTML without what runs, posts, loads or hides; None: it is too long or too deep to be
+    looked at, or too long once it is clean, as what is not closed is opened again in each block.
+    `files` has the place of each file by its content id."""
     if len(html) > LONGEST or _depth(html) > DEEPEST:
         return None
     import nh3

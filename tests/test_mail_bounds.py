@@ -1,0 +1,92 @@
+"""What emails may not do to those who read them: break lists and the feed, or fill them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.mail_forms import BOUNDARY, PATH, SECRET, fields, form
+from tests.mails import ADA, SUPPORT
+from tests.running import Client, eventually, following
+from tests.test_mail import (  # noqa: F401 - fixtures
+    amazon,
+    client,
+    environment,
+    inbound,
+    topics,
+)
+from webhooks import _mail_html
+from webhooks._mail_letter import FILES, OWN, TEXT
+
+HALF = "half \ud800 of a pair, and \x00"
+
+
+def come(gateway: Client, body: bytes) -> None:
+    """An email by Inbound Parse."""
+    kind = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+    answer = gateway.call("POST", f"{PATH}/{SECRET}", data=body, headers=kind)
+    assert answer.status_code == 200, answer.text
+
+
+def test_text_that_cannot_be_stored_is_replaced_and_the_feed_goes_on(client: Client) -> None:  # noqa: F811
+    odd = {"to": [SUPPORT, f"{HALF}@example.com"], "from": f"x{HALF}@example.com"}
+    info = {"attachment1": {"type": f"image/{HALF}", "filename": f"{HALF}.png"}}
+    told = {"envelope": json.dumps(odd), "attachment-info": json.dumps(info)}
+    with following(client) as stream:
+        come(client, form(fields(**told), [("a.png", "image/png", b"data")]))
+        (one, *_) = inbound(client)
+        come(client, form(fields(headers=f"From: {ADA}\r\nMessage-ID: <2@x>\r\n", text="after")))
+        inbound(client, 2)
+        eventually(lambda: stream.types().count("message.received") >= 2, "the feed")
+    (file,) = one["media"]
+    assert file["content_type"] == "application/octet-stream"
+    assert "\ud800" not in file["filename"] and "\x00" not in file["filename"]
+
+
+def test_long_texts_are_files_and_long_html_stands_in_no_list(client: Client) -> None:  # noqa: F811
+    page = "<p>" + "long " * 10_000 + "</p>"
+    come(client, form(fields(text="y" * (TEXT + 1), html=page)))
+    with following(client, 0) as stream:
+        (one,) = inbound(client)
+    assert (len(one["body"]), one["content"]["cut"]) == (TEXT, True)
+    assert [file["filename"] for file in one["media"]] == ["message.txt"]
+    assert "html" not in one
+    assert all("html" not in event["data"].get("message", {}) for event in stream.events)
+    assert client.message(one["id"])["html"] == page
+
+
+def test_html_that_grows_when_it_is_cleaned_is_a_file(client: Client) -> None:  # noqa: F811
+    opened = "".join(f"<b title={number}>" for number in range(300))
+    page = f"<p>{opened}</p>" + "<p>x" * 2000
+    assert _mail_html.cleaned(page, {}) is None
+    come(client, form(fields(html=page)))
+    (one,) = inbound(client)
+    assert "html" not in client.message(one["id"])
+    assert one["content"]["html_left_out"] is True
+    assert [file["filename"] for file in one["media"]] == ["message.html"]
+
+
+def test_the_text_is_kept_before_the_last_of_many_files(client: Client) -> None:  # noqa: F811
+    many = [(f"{number}.txt", "text/plain", b"x") for number in range(FILES + 5)]
+    come(client, form(fields(text="y" * (TEXT + 1)), many))
+    (one,) = inbound(client)
+    assert one["content"]["files_left_out"] == 5 + OWN
+    assert one["media"][-1]["filename"] == "message.txt"
+    assert len(one["media"]) == FILES - OWN + 1
+
+
+def test_addresses_beyond_the_bound_are_counted(client: Client) -> None:  # noqa: F811
+    people = [f"box{number}@example.com" for number in range(60)]
+    come(client, form(fields(envelope=json.dumps({"to": people, "from": ADA}))))
+    found = inbound(client, 50, limit=200)
+    assert len(found) == 50
+    assert {one["content"]["recipients_left_out"] for one in found} == {10}
+
+
+@pytest.mark.parametrize("encoded", ["\\ud800", "\\u0000"])
+def test_escapes_of_json_are_no_way_around_it(client: Client, encoded: str) -> None:  # noqa: F811
+    envelope = f'{{"to": ["{SUPPORT}"], "from": "x{encoded}@example.org"}}'
+    come(client, form(fields(envelope=envelope)))
+    (one,) = inbound(client)
+    assert "\ud800" not in json.dumps(one, ensure_ascii=False)
