@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from gateway.errors import OutcomeUnknown, StoreUnavailable
@@ -21,8 +21,19 @@ from gateway.store.inbox import RECEIVE, Delivery, Taken
 log = logging.getLogger("gateway.spool")
 
 BATCH = 100
+LARGE = 8 * 1024 * 1024  # bytes of a batch
 SOON, LATE = 0.5, 5.0  # seconds between two tries at a database that is away
 AWAY = (StoreUnavailable, OutcomeUnknown)
+
+
+def _bounded(batch: Iterable[Delivery | None]) -> Iterator[Delivery | None]:
+    """The first of them, as much as the database takes at once: emails may be large."""
+    size = 0
+    for number, one in enumerate(batch):
+        size += 0 if one is None else len(one.verified.request.body)
+        if number and size > LARGE:
+            return
+        yield one
 
 
 class Drain:
@@ -84,7 +95,8 @@ class Drain:
         """Stores the oldest webhooks; false if the database is still away."""
         if not self._held:
             read = await self._spool.oldest(BATCH)
-            self._held = [None if one is None else self._inbound.spooled(one) for one in read]
+            held = (None if one is None else self._inbound.spooled(one) for one in read)
+            self._held = list(_bounded(held))
         if not self._held or not await self._store(self._held):
             return False
         count, self._held = len(self._held), []

@@ -152,12 +152,16 @@ def _lines(text: str, name: str) -> Iterator[tuple[int, Mapping[str, str]]]:
             yield reader.line_num, row
     except csv.Error as error:
         raise SettingsError(f"PRICES_FILE: {name}, line {reader.line_num}: {error}.") from None
+    if not heads:
+        raise SettingsError(f"PRICES_FILE: {name} is empty: its first line must name the columns.")
 
 
 def _check_heads(heads: Sequence[str], where: str) -> None:
     for head in HEADS:
         if head not in heads and head not in OPTIONAL:
             raise SettingsError(f"{where}: must name the columns, and {head} is not among them.")
+        if heads.count(head) > 1:
+            raise SettingsError(f"{where}: names the column {head} twice.")
 
 
 def _price(cells: Mapping[str, str], providers: Collection[str]) -> Price:

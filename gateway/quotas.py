@@ -109,8 +109,8 @@ class Quotas:
         return May(USED if left <= 0 else SHORT, _free_at(counted, needed - left))
 
     def _counted(self, name: str) -> dict[int, int]:
-        first = oldest(self._now())
-        return {piece: n for piece, n in self._pieces[name].items() if piece >= first}
+        first, last = oldest(self._now()), piece_of(self._now())
+        return {piece: n for piece, n in self._pieces[name].items() if first <= piece <= last}
 
 
 def _free_at(counted: Mapping[int, int], lacking: int) -> int:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
+from gateway._spool_drain import _bounded
+from gateway.domain import Verified, WebhookRequest
+from gateway.store.inbox import Delivery, _by_size
 from tests.mail_forms import BOUNDARY, PATH, SECRET, fields, form
 from tests.mails import ADA, SUPPORT
 from tests.running import Client, eventually, following
@@ -90,3 +94,32 @@ def test_escapes_of_json_are_no_way_around_it(client: Client, encoded: str) -> N
     come(client, form(fields(envelope=envelope)))
     (one,) = inbound(client)
     assert "\ud800" not in json.dumps(one, ensure_ascii=False)
+
+
+def test_a_statement_and_a_batch_of_the_spool_take_so_many_bytes_at_most() -> None:
+    mib = 1024 * 1024
+    rows = [{"body": bytes(size)} for size in (1, mib, mib, 5 * mib, 1, 1)]
+    assert [len(piece) for piece in _by_size(rows)] == [2, 1, 1, 2]
+    assert list(_by_size([])) == []
+
+
+def holding(body: bytes) -> Delivery:
+    """A webhook of the spool with this body."""
+    request = WebhookRequest(
+        method="POST",
+        url="https://x",
+        headers={},
+        body=body,
+        received_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    said = Verified(webhook="w", connection="c", request=request, key="k", verdict="v")
+    return Delivery("inb_1", "default", said, (), "parsed", None)
+
+
+@pytest.mark.parametrize(("sizes", "taken"), [((9, 1), 1), ((3, 3, 3, 1), 2), ((1, 0, 1), 3)])
+def test_the_spool_gives_back_a_bounded_part_of_what_it_holds(
+    sizes: tuple[int, ...], taken: int
+) -> None:
+    batch = [holding(bytes(size * 1024 * 1024)) for size in sizes]
+    assert list(_bounded(batch)) == batch[:taken]
+    assert list(_bounded([None, None])) == [None, None]

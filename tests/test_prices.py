@@ -44,6 +44,19 @@ def test_the_price_at_the_time_of_sending_counts() -> None:
     assert book.quote("twilio", "sms", "US", 1, at(1) - 1) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty: its first line must name the columns"),
+        ("# nothing\n\n", "is empty"),
+        (f"{HEAD.strip()},price\n", "line 1: names the column price twice"),
+    ],
+)
+def test_a_file_that_lists_nothing_or_twice_is_refused(text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        prices.read(text, providers())
+
+
 def test_a_country_without_a_price_of_its_own_has_that_of_anywhere() -> None:
     book = prices.read(LIST, providers())
     assert book.quote("twilio", "sms", "FR", 1, at(8)) == usd("0.05")

@@ -201,6 +201,18 @@ async def test_what_nobody_else_can_send_waits_until_there_is_room(store: Store)
     assert sorted(call.message_id for call in one.calls) == ids
 
 
+@pytest.mark.anyio
+async def test_what_a_clock_that_was_ahead_has_counted_does_not_count(store: Store) -> None:
+    one = Vendor()
+    ids = [accept(store, n) for n in range(5)]
+    store.change("UPDATE queue SET route = 'one'")
+    async with working(store, one):
+        await until(lambda: len(one.calls) == 3)
+        await asyncio.to_thread(later, store, -7 * DAY)  # the clock is set back by a week
+        await ended(store, *ids)
+    assert sorted(call.message_id for call in one.calls) == ids
+
+
 def later(store: Store, milliseconds: int) -> None:
     """Lets time pass for what was counted."""
     store.change("UPDATE provider_usage SET piece = piece - ?", milliseconds)

@@ -6,10 +6,11 @@ The same signed bytes are stored once; a repetition changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from gateway.clock import new_id, to_ms
@@ -47,6 +48,7 @@ from gateway.store.tables import inbox, messages
 from gateway.store.tx import Tx
 
 EMPTY_MESSAGE: dict[str, Any] = dict.fromkeys(c.name for c in messages.columns)
+LARGE = 2 * 1024 * 1024  # bytes of a statement
 DETOUR = 60_000  # milliseconds
 KEPT_HEADERS = frozenset({"content-type", "content-length", "user-agent"})
 DEDUPE = ("connection", "dedupe_key")
@@ -148,9 +150,24 @@ def _store_raw(tx: Tx, items: Sequence[Delivery]) -> list[Delivery]:
         if item.id is not None:
             first.setdefault((item.verified.connection, item.verified.key), item)
     rows = [_raw(tx, first[key]) for key in sorted(first)]
-    made = {(row.connection, row.key) for row in insert(tx, inbox, rows, ONCE)}
+    stored = (insert(tx, inbox, piece, ONCE) for piece in _by_size(rows))
+    made = {(row.connection, row.key) for row in chain.from_iterable(stored)}
     taken = {id(item) for key, item in first.items() if key in made}
     return [item for item in items if item.id is None or id(item) in taken]
+
+
+def _by_size(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The same in pieces that one statement can write in its time: emails may be large."""
+    piece: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        if piece and size + len(row["body"]) > LARGE:
+            yield piece
+            piece, size = [], 0
+        piece.append(row)
+        size += len(row["body"])
+    if piece:
+        yield piece
 
 
 def _raw(tx: Tx, item: Delivery) -> dict[str, Any]:

@@ -60,10 +60,11 @@ class Room:
 
 
 def _sum(tx: Tx, place: Place) -> int:
+    """What counts now; what a clock that was ahead has counted does not."""
     found = tx.run(
         "SELECT COALESCE(SUM(people), 0) FROM provider_usage "
-        "WHERE connection = ? AND provider = ? AND piece >= ?",
-        (*place, oldest(tx.now)),
+        "WHERE connection = ? AND provider = ? AND piece BETWEEN ? AND ?",
+        (*place, oldest(tx.now), piece_of(tx.now)),
     )
     return int(found.scalar())
 
@@ -81,8 +82,9 @@ def give_back(tx: Tx, unsent: Mapping[tuple[str, str, int], int]) -> None:
 def listed(tx: Tx) -> tuple[Usage, ...]:
     """All that counts now."""
     found = tx.run(
-        "SELECT connection, provider, piece, people FROM provider_usage WHERE piece >= ?",
-        (oldest(tx.now),),
+        "SELECT connection, provider, piece, people FROM provider_usage "
+        "WHERE piece BETWEEN ? AND ?",
+        (oldest(tx.now), piece_of(tx.now)),
     )
     return tuple(
         Usage(row.connection, row.provider, int(row.piece), int(row.people))
