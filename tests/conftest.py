@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -25,10 +27,28 @@ collect_ignore_glob = [] if COLLECTED.is_dir() else ["test_shared_*"]
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay to the end: the collector need not look at each of them again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """The event loop of asynchronous tests."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def models_are_read_once() -> Iterator[None]:
+    """AWS's models are large, and each test of an adapter has clients of its own."""
+    from botocore.loaders import JSONFileLoader  # type: ignore[import-untyped]
+
+    once = cache(partial(JSONFileLoader.load_file, JSONFileLoader()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: once(path))
+        yield
 
 
 @pytest.fixture(autouse=True)
