@@ -109,8 +109,9 @@ class Quotas:
         return May(USED if left <= 0 else SHORT, _free_at(counted, needed - left))
 
     def _counted(self, name: str) -> dict[int, int]:
-        first, last = oldest(self._now()), piece_of(self._now())
-        return {piece: n for piece, n in self._pieces[name].items() if first <= piece <= last}
+        now = self._now()
+        first = oldest(now)
+        return {piece: n for piece, n in self._pieces[name].items() if first <= piece <= now}
 
 
 def _free_at(counted: Mapping[int, int], lacking: int) -> int:

@@ -64,7 +64,7 @@ def _sum(tx: Tx, place: Place) -> int:
     found = tx.run(
         "SELECT COALESCE(SUM(people), 0) FROM provider_usage "
         "WHERE connection = ? AND provider = ? AND piece BETWEEN ? AND ?",
-        (*place, oldest(tx.now), piece_of(tx.now)),
+        (*place, oldest(tx.now), tx.now),
     )
     return int(found.scalar())
 
@@ -84,7 +84,7 @@ def listed(tx: Tx) -> tuple[Usage, ...]:
     found = tx.run(
         "SELECT connection, provider, piece, people FROM provider_usage "
         "WHERE piece BETWEEN ? AND ?",
-        (oldest(tx.now), piece_of(tx.now)),
+        (oldest(tx.now), tx.now),
     )
     return tuple(
         Usage(row.connection, row.provider, int(row.piece), int(row.people))
