@@ -56,16 +56,20 @@ def enclosed(said: Said) -> list[Enclosed]:
     return found
 
 
-def file_id(inbox_id: str, place: int, number: int) -> str:
+def file_id(inbox_id: str, number: int) -> str:
     """The id of a file: the same whenever the same email is read again."""
-    return f"med_{inbox_id.removeprefix('inb_')}{place:02d}{number:02d}"
+    return f"med_{inbox_id.removeprefix('inb_')}{number:02d}"
 
 
 def recipients(said: Said) -> list[str]:
-    """Our addresses that it came to; a blank one where nobody told."""
+    """Our addresses that get it; a blank one where nobody told."""
+    return _everybody(said)[:PEOPLE] or [""]
+
+
+def _everybody(said: Said) -> list[str]:
     listed = said.facts.get("to")
     found = [_address(_line(each)) for each in listed] if isinstance(listed, list) else []
-    return list(dict.fromkeys(each for each in found if each))[:PEOPLE] or [""]
+    return list(dict.fromkeys(each for each in found if each))
 
 
 def message(
@@ -81,7 +85,7 @@ def message(
         provider_message_id=_line(facts.get("id")) or None,
         type=MessageType.EMAIL,
         body=_text(facts.get("text")),
-        content={**_object(facts.get("content")), **_left_out(facts)},
+        content={**_object(facts.get("content")), **_left_out(said)},
         subject=_line(facts.get("subject")),
         html=_with_files(_text(facts.get("html")), [kept for _, kept in files]) or None,
         email=_object(facts.get("email")),
@@ -102,10 +106,9 @@ def dedupe_key(said: Said, recipient: str) -> str:
     return f"mail:{_line(said.facts.get('key'))}:{recipient}"
 
 
-def _left_out(facts: Mapping[str, Any]) -> dict[str, int]:
+def _left_out(said: Said) -> dict[str, int]:
     """How many of our addresses got none of it."""
-    listed = facts.get("to")
-    more = len(set(map(str, listed))) - PEOPLE if isinstance(listed, list) else 0
+    more = len(_everybody(said)) - PEOPLE
     return {"recipients_left_out": more} if more > 0 else {}
 
 

@@ -118,16 +118,14 @@ class MailWorker:
         people, files = letters.recipients(said), letters.enclosed(said)
         keys = [letters.dedupe_key(said, each) for each in people]
         there = await self._reader.call(known, row["connection"], keys)
-        events: list[Event] = []
-        for place, each in enumerate(people):
-            if keys[place] in there:
-                continue
-            kept = [
-                (file, await self._keep(delivery.tenant_id, file_id(row["id"], place, n), file))
-                for n, file in enumerate(files)
-            ]
-            events.append(letters.message(mail, said, each, kept))
-        return events
+        wanted = [each for each, key in zip(people, keys, strict=True) if key not in there]
+        if not wanted:
+            return []
+        kept = [
+            (file, await self._keep(delivery.tenant_id, file_id(row["id"], n), file))
+            for n, file in enumerate(files)
+        ]
+        return [letters.message(mail, said, each, kept) for each in wanted]
 
     async def _keep(self, tenant_id: str, id_: str, file: Enclosed) -> KeptFile:
         kind = kind_of(file.data[:HEAD], file.kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -80,12 +81,19 @@ def test_the_text_is_kept_before_the_last_of_many_files(client: Client) -> None:
     assert len(one["media"]) == FILES - OWN + 1
 
 
-def test_addresses_beyond_the_bound_are_counted(client: Client) -> None:  # noqa: F811
+def test_addresses_beyond_the_bound_are_counted_and_its_files_are_kept_once(
+    client: Client,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     people = [f"box{number}@example.com" for number in range(60)]
-    come(client, form(fields(envelope=json.dumps({"to": people, "from": ADA}))))
+    envelope = json.dumps({"to": [*people, "box1@EXAMPLE.com"], "from": ADA})
+    come(client, form(fields(envelope=envelope), [("a.txt", "text/plain", b"once")]))
     found = inbound(client, 50, limit=200)
-    assert len(found) == 50
+    assert len({one["to"] for one in found}) == 50
     assert {one["content"]["recipients_left_out"] for one in found} == {10}
+    (url,) = {one["media"][0]["url"] for one in found}
+    assert client.call("GET", url).content == b"once"
+    assert len([path for path in (tmp_path / "media").rglob("*") if path.is_file()]) == 1
 
 
 @pytest.mark.parametrize("encoded", ["\\ud800", "\\u0000"])

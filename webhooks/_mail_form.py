@@ -7,12 +7,12 @@ Reads the form as bytes: who decodes it all as UTF-8 loses what is in another ch
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from webhooks._forms import read_json
 from webhooks._mail_html import cleaned
 from webhooks._mail_letter import Clean, File, Letter, addresses, read, told
 from webhooks._mail_mime import Headers, between, head_end
@@ -92,8 +92,8 @@ class _Said:
         """A field of JSON; empty where it is none."""
         field = self.fields.get(name)
         try:
-            found = json.loads(field.data) if field is not None else None
-        except (ValueError, RecursionError):
+            found = read_json(field.data) if field is not None else None
+        except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
 

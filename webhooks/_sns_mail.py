@@ -18,7 +18,7 @@ Facts = Mapping[str, Any]
 
 PROGRAM = Path(__file__).with_name("_mail_child.py")
 VERDICTS = ("spam", "virus", "spf", "dkim", "dmarc")
-PEOPLE = 50
+PEOPLE = 1000
 LONGEST = 320  # octets of an address
 HEADERS = 500
 NOBODYS = b"From: person@example.com\r\nSubject: Redacted\r\n\r\nRedacted\r\n"

@@ -85,6 +85,12 @@ class Template(BaseModel):
     )
 
 
+def _one_line(value: str | None) -> str | None:
+    if value is not None and ("\r" in value or "\n" in value):
+        raise ValueError("must be one line")
+    return value
+
+
 def _media(value: Any) -> Any:
     if isinstance(value, list):
         return [{"url": item} if isinstance(item, str) else item for item in value]
@@ -130,7 +136,9 @@ class Content(BaseModel):
     )
     reply_to: str | None = Field(default=None, max_length=255)
     template: Template | None = None
-    subject: str | None = Field(default=None, max_length=998, pattern=r"^[^\r\n]*$")
+    subject: Annotated[str | None, AfterValidator(_one_line)] = Field(
+        default=None, max_length=998, json_schema_extra={"pattern": r"^[^\r\n]*$"}
+    )
     html: str | None = Field(default=None, max_length=1_000_000)
     email: EmailParts | None = None
     priority: Priority = Priority.NORMAL

@@ -37,11 +37,11 @@ def view(message_id: str, files: Sequence[MediaReference]) -> str | None:
 
 
 def keep(tx: Tx, received: Sequence[Received]) -> None:
-    """Stores the files of messages."""
+    """Stores the files of messages. An email to several of our addresses has them once."""
     rows = [row for one in received for row in _rows(tx, *one)]
     if any(row["state"] == "pending" for row in rows):
         tx.topics.add("media")
-    insert(tx, media, rows)
+    insert(tx, media, rows, "ON CONFLICT (tenant_id, id) DO NOTHING")
 
 
 def _rows(
