@@ -15,6 +15,8 @@ import pytest
 
 from gateway.store.database import Database
 from tests.databases import Postgres, Wire, postgres_server, sqlite_copy, sqlite_template
+from tests.families import AwsTopics
+from tests.outbound_cases import entry_of
 from tests.running import Client, in_thread, twilio, variables
 from tests.stored import Store
 from tests.vendors import LoopbackVendor
@@ -163,3 +165,16 @@ def idle(url: str, tmp_path: Path, vendor: LoopbackVendor) -> Iterator[Client]:
     """The same without a worker: what is accepted stays queued."""
     with in_thread(variables(tmp_path, url, **twilio(vendor.url)), working=False) as made:
         yield made
+
+
+@pytest.fixture
+def amazon() -> Iterator[LoopbackVendor]:
+    """Amazon SES, as far as it takes emails."""
+    with LoopbackVendor(answer=entry_of("aws_ses").data["answer"]) as made:
+        yield made
+
+
+@pytest.fixture
+def topics(amazon: LoopbackVendor) -> AwsTopics:
+    """The topics by which it tells of them."""
+    return AwsTopics(amazon)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Mapping
@@ -16,11 +15,11 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.cases import described
 from gateway.domain import WebhookRequest
+from tests import golden
 from tests.mails import received
-from tests.sns_signing import laid_out, notification, posted, request, signer, write, written
-from tests.webhook_cases import CASES, WHEN
+from tests.sns_signing import laid_out, notification, posted, request, signer, write
+from tests.webhook_cases import WHEN
 from webhooks.sendgrid import SIGNATURE, TIMESTAMP, SendgridWebhook
 
 ATTEMPT = "att_01jmz3x5e8q7v9k2r4t6w8y0ab"
@@ -229,24 +228,8 @@ def sendgrid_golden() -> dict[str, tuple[WebhookRequest, str]]:
 
 def write_sendgrid() -> None:
     """Writes SendGrid's cases with a new key; what they become is written down, to be read."""
-    folder = CASES / "sendgrid" / "inbound"
-    folder.mkdir(parents=True, exist_ok=True)
     variables = {"SENDGRID_WEBHOOK_PUBLIC_KEY": shown(key())}
-    written(folder / "_settings.json", variables)
-    webhook = SendgridWebhook(SendgridWebhook.Settings.model_validate(variables))
-    for name, (made, outcome) in sendgrid_golden().items():
-        expect: dict[str, Any] = {outcome: True}
-        if outcome == "events":
-            verified = asyncio.run(webhook.verify(made))
-            expect = {"events": [described(e) for e in webhook.parse(verified)]}
-            for each in expect["events"]:
-                if each["event"] == "Unrecognised":
-                    del each["dedupe_key"]
-        elif outcome.isdecimal():
-            expect = {"refused": int(outcome)}
-        (folder / f"{name}.body").write_bytes(made.body)
-        told = {"url": made.url, "headers": dict(made.headers), "expect": expect}
-        written(folder / f"{name}.json", told)
+    golden.write(SendgridWebhook, variables, sendgrid_golden())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ address, signed where there is a policy.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,11 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.cases import described
 from gateway.domain import WebhookRequest
 from tests.email_events import key, shown
+from tests.golden import write
 from tests.mails import ADA, SUPPORT, mail
-from tests.sns_signing import written
-from tests.webhook_cases import CASES, WHEN
+from tests.webhook_cases import WHEN
 from webhooks.sendgrid import SIGNATURE, TIMESTAMP
 from webhooks.sendgrid_inbound import SendgridInboundWebhook
 
@@ -101,24 +99,11 @@ def golden() -> dict[str, tuple[WebhookRequest, str]]:
 
 def main() -> None:
     """Writes the cases with a new key; what they become is written down, to be read."""
-    folder = CASES / "sendgrid_inbound" / "inbound"
-    folder.mkdir(parents=True, exist_ok=True)
     variables = {
         "SENDGRID_INBOUND_SECRET": SECRET,
         "SENDGRID_INBOUND_PUBLIC_KEY": shown(key()),
     }
-    written(folder / "_settings.json", variables)
-    webhook = SendgridInboundWebhook(SendgridInboundWebhook.Settings.model_validate(variables))
-    for name, (made, outcome) in golden().items():
-        expect: dict[str, Any] = {outcome: True}
-        if outcome == "events":
-            verified = asyncio.run(webhook.verify(made))
-            expect = {"events": [described(e) for e in webhook.parse(verified)]}
-        elif outcome.isdecimal():
-            expect = {"refused": int(outcome)}
-        (folder / f"{name}.body").write_bytes(made.body)
-        told = {"url": made.url, "headers": dict(made.headers), "expect": expect}
-        written(folder / f"{name}.json", told)
+    write(SendgridInboundWebhook, variables, golden())
 
 
 if __name__ == "__main__":

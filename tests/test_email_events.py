@@ -29,17 +29,6 @@ def sendgrid() -> Iterator[LoopbackVendor]:
 
 
 @pytest.fixture
-def amazon() -> Iterator[LoopbackVendor]:
-    with LoopbackVendor(answer=entry_of("aws_ses").data["answer"]) as made:
-        yield made
-
-
-@pytest.fixture
-def topics(amazon: LoopbackVendor) -> AwsTopics:
-    return AwsTopics(amazon)
-
-
-@pytest.fixture
 def client(
     url: str, tmp_path: Path, sendgrid: LoopbackVendor, amazon: LoopbackVendor, topics: AwsTopics
 ) -> Iterator[Client]:

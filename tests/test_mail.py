@@ -16,22 +16,10 @@ from tests.commands import Desk
 from tests.families import AwsTopics
 from tests.mail_forms import BOUNDARY, PATH, SECRET, fields, form
 from tests.mails import ADA, BOB, PNG, SUPPORT, mail, received, with_picture
-from tests.outbound_cases import entry_of
 from tests.running import Client, eventually, following, in_thread, variables
 from tests.stored import Store
 from tests.vendors import LoopbackVendor
 from webhooks.endpoint import LARGE_AT_ONCE
-
-
-@pytest.fixture
-def amazon() -> Iterator[LoopbackVendor]:
-    with LoopbackVendor(answer=entry_of("aws_ses").data["answer"]) as made:
-        yield made
-
-
-@pytest.fixture
-def topics(amazon: LoopbackVendor) -> AwsTopics:
-    return AwsTopics(amazon)
 
 
 @pytest.fixture

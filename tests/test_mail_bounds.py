@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,28 +14,29 @@ from gateway.domain import Verified, WebhookRequest
 from gateway.store.inbox import Delivery, _by_size
 from tests.mail_forms import BOUNDARY, PATH, SECRET, fields, form
 from tests.mails import ADA, SUPPORT
-from tests.running import Client, eventually, following
-from tests.test_mail import (  # noqa: F401 - fixtures
-    amazon,
-    client,
-    environment,
-    inbound,
-    topics,
-)
+from tests.running import Client, eventually, following, in_thread, variables
+from tests.test_mail import inbound
 from webhooks import _mail_html
 from webhooks._mail_letter import FILES, OWN, TEXT
 
 HALF = "half \ud800 of a pair, and \x00"
 
 
-def come(gateway: Client, body: bytes) -> None:
+@pytest.fixture
+def client(url: str, tmp_path: Path) -> Iterator[Client]:
+    """A gateway on each database in turn."""
+    with in_thread(variables(tmp_path, url, SENDGRID_INBOUND_SECRET=SECRET)) as made:
+        yield made
+
+
+def come(client: Client, body: bytes) -> None:
     """An email by Inbound Parse."""
     kind = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
-    answer = gateway.call("POST", f"{PATH}/{SECRET}", data=body, headers=kind)
+    answer = client.call("POST", f"{PATH}/{SECRET}", data=body, headers=kind)
     assert answer.status_code == 200, answer.text
 
 
-def test_text_that_cannot_be_stored_is_replaced_and_the_feed_goes_on(client: Client) -> None:  # noqa: F811
+def test_text_that_cannot_be_stored_is_replaced_and_the_feed_goes_on(client: Client) -> None:
     odd = {"to": [SUPPORT, f"{HALF}@example.com"], "from": f"x{HALF}@example.com"}
     info = {"attachment1": {"type": f"image/{HALF}", "filename": f"{HALF}.png"}}
     told = {"envelope": json.dumps(odd), "attachment-info": json.dumps(info)}
@@ -49,7 +51,7 @@ def test_text_that_cannot_be_stored_is_replaced_and_the_feed_goes_on(client: Cli
     assert "\ud800" not in file["filename"] and "\x00" not in file["filename"]
 
 
-def test_long_texts_are_files_and_long_html_stands_in_no_list(client: Client) -> None:  # noqa: F811
+def test_long_texts_are_files_and_long_html_stands_in_no_list(client: Client) -> None:
     page = "<p>" + "long " * 10_000 + "</p>"
     come(client, form(fields(text="y" * (TEXT + 1), html=page)))
     with following(client, 0) as stream:
@@ -61,7 +63,7 @@ def test_long_texts_are_files_and_long_html_stands_in_no_list(client: Client) ->
     assert client.message(one["id"])["html"] == page
 
 
-def test_html_that_grows_when_it_is_cleaned_is_a_file(client: Client) -> None:  # noqa: F811
+def test_html_that_grows_when_it_is_cleaned_is_a_file(client: Client) -> None:
     opened = "".join(f"<b title={number}>" for number in range(300))
     page = f"<p>{opened}</p>" + "<p>x" * 2000
     assert _mail_html.cleaned(page, {}) is None
@@ -72,7 +74,7 @@ def test_html_that_grows_when_it_is_cleaned_is_a_file(client: Client) -> None:  
     assert [file["filename"] for file in one["media"]] == ["message.html"]
 
 
-def test_the_text_is_kept_before_the_last_of_many_files(client: Client) -> None:  # noqa: F811
+def test_the_text_is_kept_before_the_last_of_many_files(client: Client) -> None:
     many = [(f"{number}.txt", "text/plain", b"x") for number in range(FILES + 5)]
     come(client, form(fields(text="y" * (TEXT + 1)), many))
     (one,) = inbound(client)
@@ -82,7 +84,7 @@ def test_the_text_is_kept_before_the_last_of_many_files(client: Client) -> None:
 
 
 def test_addresses_beyond_the_bound_are_counted_and_its_files_are_kept_once(
-    client: Client,  # noqa: F811
+    client: Client,
     tmp_path: Path,
 ) -> None:
     people = [f"box{number}@example.com" for number in range(60)]
@@ -97,7 +99,7 @@ def test_addresses_beyond_the_bound_are_counted_and_its_files_are_kept_once(
 
 
 @pytest.mark.parametrize("encoded", ["\\ud800", "\\u0000"])
-def test_escapes_of_json_are_no_way_around_it(client: Client, encoded: str) -> None:  # noqa: F811
+def test_escapes_of_json_are_no_way_around_it(client: Client, encoded: str) -> None:
     envelope = f'{{"to": ["{SUPPORT}"], "from": "x{encoded}@example.org"}}'
     come(client, form(fields(envelope=envelope)))
     (one,) = inbound(client)
