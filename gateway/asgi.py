@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,6 +16,9 @@ from gateway import catalog
 from gateway.api.front import Exact
 from gateway.app import Gateway
 from gateway.domain import Admits, Webhook
+
+if TYPE_CHECKING:
+    from gateway.api.context import Context
 
 
 def asgi(gateway: Gateway) -> ASGIApp:
@@ -40,20 +43,16 @@ def asgi(gateway: Gateway) -> ASGIApp:
     return Front(app, exact, gateway.metrics.request)
 
 
-def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
-    """Every route, and again those without parameters by method and path."""
+def _context(gateway: Gateway) -> Context:
+    """What the API works with."""
     from gateway.analytics import Analytics
-    from gateway.api import health, media, openapi, unsubscribe
     from gateway.api.auth import Keys
     from gateway.api.context import Bounds, Context
-    from gateway.api.reading import answer
-    from gateway.api.routes import exact, routes
     from gateway.costs import Costs
-    from gateway.web.page import routes as web_routes
 
     settings = gateway.settings
     static = settings.gateway_api_key
-    context = Context(
+    return Context(
         batcher=gateway.batcher,
         reader=gateway.reader,
         keys=Keys(gateway.reader, static.get_secret_value() if static else None),
@@ -84,6 +83,16 @@ def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
         costs=Costs(gateway.reader, gateway.prices),
         spool=gateway.spool,
     )
+
+
+def _routes(gateway: Gateway) -> tuple[list[BaseRoute], Exact]:
+    """Every route, and again those without parameters by method and path."""
+    from gateway.api import health, media, openapi, unsubscribe
+    from gateway.api.reading import answer
+    from gateway.api.routes import exact, routes
+    from gateway.web.page import routes as web_routes
+
+    context = _context(gateway)
 
     async def document(request: Request) -> Response:
         return answer(openapi.document())
