@@ -9,12 +9,11 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from gateway import addresses, emails, routing, segments, windows
+from gateway import addresses, drafts, emails, routing, windows
 from gateway.clock import new_id, to_ms
 from gateway.domain import (
     WINDOWS,
@@ -22,10 +21,10 @@ from gateway.domain import (
     Clock,
     Direction,
     MessageType,
-    OnUnknown,
     Priority,
     Sender,
 )
+from gateway.drafts import Draft
 from gateway.errors import GatewayError
 from gateway.outgoing import needs_of
 from gateway.own_files import OwnFiles, own_id
@@ -39,8 +38,7 @@ from gateway.store.tables import messages
 
 COLUMNS = tuple(c.name for c in messages.columns)
 EMPTY_ROW: dict[str, Any] = dict.fromkeys(COLUMNS)
-MEDIA_TYPES = {"image": MessageType.IMAGE, "audio": MessageType.AUDIO, "video": MessageType.VIDEO}
-FILES = frozenset({*MEDIA_TYPES.values(), MessageType.DOCUMENT, MessageType.STICKER})
+FILES = frozenset({*drafts.MEDIA_TYPES.values(), MessageType.DOCUMENT, MessageType.STICKER})
 NOWHERE: frozenset[str] = frozenset()
 AN_UPLOAD = "be the url of an upload, /api/media/…"
 FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
@@ -56,46 +54,6 @@ class Invalid(GatewayError):
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(f"{name}: {text}" for name, text in problems))
-
-
-PURPOSE = 100  # characters
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Thread:
-    """A conversation that a message answers."""
-
-    id: str
-    channel: Channel
-    address: str
-    our_key: str
-    our_address: str | None
-    answered: emails.Answered | None = None  # the email that is answered, where it is one
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Draft:
-    """What somebody asks to have sent, as it was written."""
-
-    channel: Channel
-    to: str
-    body: str = ""
-    sender: str | None = None
-    type: MessageType | None = None
-    content: Mapping[str, Any] = field(default_factory=dict)
-    media: tuple[Mapping[str, Any], ...] = ()
-    reply_to: str | None = None
-    template: Mapping[str, Any] | None = None
-    subject: str | None = None
-    html: str | None = None
-    email: Mapping[str, Any] | None = None
-    priority: Priority = Priority.NORMAL
-    send_at: datetime | None = None
-    expires_at: datetime | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    on_unknown: OnUnknown = OnUnknown.HOLD
-    thread: Thread | None = None
-    outside_window: bool = False  # tries also where the person's window is closed
 
 
 class Local(Protocol):
@@ -212,7 +170,7 @@ class Outbound:
     ) -> NewMessage:
         """Validates and normalises a draft, without a look at the database."""
         problems: list[tuple[str, str]] = []
-        kind = _type(draft)
+        kind = drafts.type_of(draft)
         places = self._places(draft, tenant_id, problems)
         ours = self._named(draft, problems)
         able = self._candidates(draft, kind, places, ours, problems)
@@ -236,16 +194,16 @@ class Outbound:
             body=draft.body,
             content=_json(draft.content),
             reply_to=draft.reply_to,
-            subject=_subject(draft),
-            extra=_json(_extra(draft, email)),
+            subject=drafts.subject_of(draft),
+            extra=_json(drafts.extra_of(draft, email)),
             media=_json(draft.media),
             provider=first.name,
             connection=first.connection.id,
-            segments=_segments(draft),
+            segments=drafts.segments_of(draft),
             priority=draft.priority.value,
             on_unknown=draft.on_unknown.value,
             meta=_json(draft.metadata),
-            purpose=_purpose(draft.metadata),
+            purpose=drafts.purpose_of(draft.metadata),
             send_at=send_at,
             expires_at=expires_at,
         )
@@ -257,7 +215,7 @@ class Outbound:
         self, draft: Draft, tenant_id: str, problems: list[tuple[str, str]]
     ) -> frozenset[str]:
         """Where the files are, as far as a provider of this channel takes them from there."""
-        files = _files(draft)
+        files = drafts.files_of(draft)
         if not files:
             return NOWHERE
         known, found = routing.places(self._routes.get(draft.channel, ()), draft.channel), set()
@@ -283,8 +241,8 @@ class Outbound:
         problems: list[tuple[str, str]],
     ) -> tuple[Route, ...]:
         """Who may send it, best first."""
-        media, html = len(_files(draft)), draft.html is not None
-        template, quotes = draft.template is not None, _quotes(draft)
+        media, html = len(drafts.files_of(draft)), draft.html is not None
+        template, quotes = draft.template is not None, drafts.quotes(draft)
         user_id = addresses.is_user_id(draft.channel, draft.to)
         asked = (draft.channel, kind, media, html, template, places, quotes, user_id)
         key = draft.thread.our_key if draft.thread is not None and draft.sender is None else None
@@ -328,7 +286,7 @@ class Outbound:
         """What only an email has, as it is stored."""
         if draft.channel is not Channel.EMAIL:
             return {}
-        if not _subject(draft):
+        if not drafts.subject_of(draft):
             problems.append(("subject", "is needed"))
         answered = draft.thread.answered if draft.thread is not None else None
         parts = dict(draft.email or {})
@@ -376,31 +334,11 @@ class Outbound:
         )
 
 
-def _type(draft: Draft) -> MessageType:
-    if draft.type is not None:
-        return draft.type
-    if draft.channel is Channel.EMAIL:
-        return MessageType.EMAIL
-    if draft.template is not None:
-        return MessageType.TEMPLATE
-    if draft.media:
-        kind = str(draft.media[0].get("content_type") or "").partition("/")[0]
-        return MEDIA_TYPES.get(kind, MessageType.DOCUMENT if kind else _by_name(draft))
-    return MessageType.TEXT
-
-
 def _window(draft: Draft, kind: MessageType, able: Sequence[Route]) -> int:
     if draft.outside_window or draft.channel not in WINDOWS:
         return 0
     can = (route.capabilities for route in able)
     return windows.binding(draft.channel, kind, template=draft.template is not None, able=can)
-
-
-def _by_name(draft: Draft) -> MessageType:
-    import mimetypes
-
-    guess = mimetypes.guess_type(str(draft.media[0].get("url", "")).partition("?")[0])[0] or ""
-    return MEDIA_TYPES.get(guess.partition("/")[0], MessageType.DOCUMENT)
 
 
 def _nobody(
@@ -417,43 +355,6 @@ def _nobody(
         return next(iter(without.values()))[0], text
     able = ", ".join(name for name, what in lacking.items() if what is None)
     return "from", f"is needed: {able} has no sender of its own for {needs.channel}"
-
-
-def _quotes(draft: Draft) -> bool:
-    return draft.reply_to is not None and draft.channel in routing.CHATS
-
-
-def _segments(draft: Draft) -> int | None:
-    if draft.channel is not Channel.SMS or draft.media:
-        return None
-    return segments.count(draft.body).segments
-
-
-def _subject(draft: Draft) -> str | None:
-    answered = draft.thread.answered if draft.thread is not None else None
-    if draft.subject or answered is None or not answered.subject:
-        return draft.subject
-    return emails.answering(answered.subject)
-
-
-def _files(draft: Draft) -> list[tuple[str, Mapping[str, Any]]]:
-    """Every file, with the field that it stands in."""
-    attached = (draft.email or {}).get("attachments") or ()
-    return [
-        *((f"media.{number}", file) for number, file in enumerate(draft.media)),
-        *((f"email.attachments.{number}", file) for number, file in enumerate(attached)),
-    ]
-
-
-def _extra(draft: Draft, email: Mapping[str, Any]) -> dict[str, Any]:
-    parts = {"html": draft.html, "email": email or None, "template": draft.template}
-    return {name: value for name, value in parts.items() if value is not None}
-
-
-def _purpose(metadata: Mapping[str, Any]) -> str | None:
-    """What a message is sent for, by which the log of messages is searched."""
-    said = metadata.get("purpose")
-    return said if isinstance(said, str) and 1 <= len(said) <= PURPOSE else None
 
 
 def _json(value: Any) -> str | None:

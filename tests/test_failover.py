@@ -23,6 +23,7 @@ from gateway.domain import (
     Status,
     VendorError,
 )
+from gateway.drafts import Draft
 from gateway.errors import (
     AccountRefused,
     Ambiguous,
@@ -33,7 +34,7 @@ from gateway.errors import (
     Unreachable,
     Unsupported,
 )
-from gateway.outbound import Draft, Outbound
+from gateway.outbound import Outbound
 from gateway.routing import Retry, Route
 from gateway.store import pins
 from gateway.store.database import Database

@@ -10,8 +10,9 @@ import pytest
 
 from gateway.clock import SystemClock, new_id
 from gateway.domain import Channel, OutboundMessage, Receipt
+from gateway.drafts import Draft
 from gateway.errors import OutcomeUnknown, StoreUnavailable
-from gateway.outbound import Draft, Outbound
+from gateway.outbound import Outbound
 from gateway.store.accepts import ACCEPT, HandOff, IdempotencyKey, NewMessage
 from gateway.store.batcher import Batcher
 from gateway.worker import Worker

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.domain import Channel, OutboundMessage, Priority, Receipt
-from gateway.outbound import Draft, Outbound
+from gateway.drafts import Draft
+from gateway.outbound import Outbound
 from gateway.worker import Worker
 from tests.stored import TENANT, Store, person
 from tests.test_failover import FOR_LONG, PATIENT, ROUTES, accept, path

@@ -10,7 +10,8 @@ from random import Random
 import pytest
 
 from gateway.domain import Capabilities, Channel, Priority
-from gateway.outbound import Draft, Invalid, Outbound
+from gateway.drafts import Draft
+from gateway.outbound import Invalid, Outbound
 from gateway.routing import Route
 from gateway.store import message_lists
 from gateway.store.accepts import ACCEPT

@@ -33,7 +33,7 @@ from gateway.api.reading import (
     validate,
 )
 from gateway.api.schemas import Reply
-from gateway.outbound import Draft
+from gateway.drafts import Draft
 from gateway.store import conversation_lists, queries
 from gateway.store.accepts import Accepted
 from gateway.store.conversation_lists import Place

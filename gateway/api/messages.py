@@ -33,8 +33,9 @@ from gateway.api.schemas import Content, NewMessage, Reschedule
 from gateway.api.templates import refusal
 from gateway.clock import to_ms
 from gateway.domain import Channel, MessageType
+from gateway.drafts import Draft, Thread
 from gateway.explain import NOTHING, waiting
-from gateway.outbound import FARTHEST, Draft, Invalid, Thread
+from gateway.outbound import FARTHEST, Invalid
 from gateway.status import WAITING
 from gateway.store import message_lists, queries, search
 from gateway.store.accepts import Accepted, IdempotencyKey

@@ -15,8 +15,8 @@ from gateway.api.reading import answer
 from gateway.api.templates import refusal
 from gateway.clock import show, to_ms
 from gateway.domain import WINDOWS, Channel
+from gateway.drafts import Draft
 from gateway.money import shown
-from gateway.outbound import Draft
 from gateway.outgoing import needs_of
 from gateway.routing import PROBE, READY, Pick
 from gateway.store.accepts import NewMessage

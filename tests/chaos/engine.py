@@ -12,8 +12,9 @@ from typing import Any
 from gateway.breaker import Policy
 from gateway.circuits import Circuits
 from gateway.domain import Channel, Event, Verified, WebhookRequest
+from gateway.drafts import Draft
 from gateway.inbound import Inbound
-from gateway.outbound import Draft, Outbound
+from gateway.outbound import Outbound
 from gateway.routing import Retry
 from gateway.sending import Limits
 from gateway.store.accepts import Accepted

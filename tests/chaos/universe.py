@@ -13,7 +13,8 @@ from datetime import timedelta
 from typing import Any
 
 from gateway.domain import Channel, InboundMessage, OnUnknown, Priority, StatusUpdate
-from gateway.outbound import Draft, Invalid
+from gateway.drafts import Draft
+from gateway.outbound import Invalid
 from gateway.store.holds import FREE, Free
 from tests.chaos.chance import from_seed
 from tests.chaos.engine import Clock, Engine
