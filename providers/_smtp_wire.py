@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gateway.errors import (
     AccountRefused,
@@ -289,11 +289,12 @@ class Line:
         """The message without its last dot, all of it on its way before the dot is."""
         protocol, transport = self.smtp.protocol, self.smtp.transport
         lost = Unreachable("the connection was lost before the message ended", code="connection")
-        if protocol is None or not isinstance(transport, asyncio.WriteTransport):
+        if protocol is None or transport is None:
             raise lost
+        line = cast(asyncio.WriteTransport, transport)  # uvloop's are none of asyncio's classes
         try:
             protocol.write(stuffed(data))
-            while self.smtp.is_connected and transport.get_write_buffer_size() > 0:  # noqa: ASYNC110
+            while self.smtp.is_connected and line.get_write_buffer_size() > 0:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
             await asyncio.sleep(0)  # an end that came meanwhile is heard
         except Exception:

@@ -37,9 +37,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """The event loop of asynchronous tests."""
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """The event loop of asynchronous tests is that of the product."""
+    return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture(autouse=True, scope="session")

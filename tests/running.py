@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar
 
 import requests
 import uvicorn
+import uvloop
 
 from gateway.app import Gateway
 from gateway.asgi import asgi
@@ -244,7 +245,8 @@ def in_thread(environment: Mapping[str, str], *, working: bool = True) -> Iterat
 
     def run() -> None:
         try:
-            asyncio.run(serve())
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as in production
+                runner.run(serve())
             ended.put(None)
         except BaseException as error:
             ended.put(error)
