@@ -16,6 +16,7 @@ import pytest
 from gateway.store.database import Database
 from tests.databases import Postgres, Wire, postgres_server, sqlite_copy, sqlite_template
 from tests.families import AwsTopics
+from tests.loops import LOOPBACK, new_loop
 from tests.outbound_cases import entry_of
 from tests.running import Client, in_thread, twilio, variables
 from tests.stored import Store
@@ -26,8 +27,6 @@ from tests.vendors import LoopbackVendor
 COLLECTED = Path(__file__).parents[2] / "shared" / "wire" / "fixtures"
 collect_ignore_glob = [] if COLLECTED.is_dir() else ["test_shared_*"]
 
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-
 
 def pytest_collection_finish() -> None:
     """Thousands of tests stay to the end: the collector need not look at each of them again."""
@@ -37,9 +36,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, bool]]:
+def anyio_backend() -> tuple[str, dict[str, object]]:
     """The event loop of asynchronous tests is that of the product."""
-    return "asyncio", {"use_uvloop": True}
+    return "asyncio", {"loop_factory": new_loop}
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -21,13 +21,13 @@ from typing import Any, Self, TypeVar
 
 import requests
 import uvicorn
-import uvloop
 
 from gateway.app import Gateway
 from gateway.asgi import asgi
 from gateway.commands.server import configured
 from gateway.settings import Environment
 from tests import forked
+from tests.loops import new_loop
 
 KEY = "a-key-for-tests-of-at-least-32-characters"
 TOKEN = "twilio-token-of-the-tests"
@@ -245,7 +245,7 @@ def in_thread(environment: Mapping[str, str], *, working: bool = True) -> Iterat
 
     def run() -> None:
         try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as in production
+            with asyncio.Runner(loop_factory=new_loop) as runner:  # as in production
                 runner.run(serve())
             ended.put(None)
         except BaseException as error:
