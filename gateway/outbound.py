@@ -152,6 +152,11 @@ class Outbound:
         except addresses.AddressError:
             return text
 
+    def names(self, text: str) -> tuple[str, ...]:
+        """How an address that somebody asks about may be stored: as every other, and, beside that,
+        as it was written: what vendors told was once kept so."""
+        return tuple(dict.fromkeys((self.as_stored(text), text)))
+
     def route_again(self, row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> str:
         """Who may send a stored message once more: those who might at its first attempt, as far
         as they still can; else whom it would be left to now. Blank: nobody."""
