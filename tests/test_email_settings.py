@@ -32,7 +32,7 @@ def filled(settings: Any, variable: str, value: str) -> Any:
     return getattr(Environment({variable: value}).fill(settings), field)
 
 
-@pytest.mark.parametrize("odd", ["The\nShop", "The\r\nShop", "The\x00Shop", "The\x85Shop", 
+@pytest.mark.parametrize("odd", ["The\nShop", "The\r\nShop", "The\x00Shop", "The\x85Shop",
                                  "a\u2028b", "\x1b[1mShop", "x" * 201])  # fmt: skip
 @pytest.mark.parametrize(("settings", "variable"), NAMES, ids=str)
 def test_a_name_that_no_header_carries_is_refused(settings: Any, variable: str, odd: str) -> None:
