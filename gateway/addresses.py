@@ -185,3 +185,18 @@ def mailbox(text: str) -> tuple[str, str]:
     if not rest.endswith(">") or any(c in name for c in "<>"):
         raise AddressError("must be an email address such as Ada <ada@example.com>")
     return name.strip().strip('"').strip(), email(rest[:-1].strip())
+
+
+HEARD = 400  # characters at most of what may be an address with a name before it
+
+
+@lru_cache(maxsize=16384)
+def heard(text: str) -> str:
+    """An email address that a vendor tells, written as every other, without a name before it.
+    What is none stays as it came."""
+    if "@" not in text or len(text) > HEARD:
+        return text
+    try:
+        return mailbox(text)[1]
+    except AddressError:
+        return text

@@ -13,13 +13,18 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from gateway import addresses
 from gateway._spool_intake import Intake
 from gateway.clock import new_id, to_ms
 from gateway.domain import (
+    Channel,
     Connection,
+    Engagement,
     Event,
     Handshake,
+    InboundMessage,
     Mail,
+    StatusUpdate,
     Unrecognised,
     Verified,
     Webhook,
@@ -96,9 +101,36 @@ class Inbound:
         if connection is None:
             events, state, detail = (), "quarantined", "no such connection"
         tenant_id = connection.tenant_id if connection is not None else ""
+        said = [addressed(event) for event in events]
         return Delivery(
-            id_, tenant_id, verified, events, state, detail, self._pools, webhook.kept_headers
+            id_, tenant_id, verified, said, state, detail, self._pools, webhook.kept_headers
         )
+
+
+def addressed(event: Event) -> Event:
+    """What an event about email says, its addresses written as those of what we send: vendors
+    write them as they like, and a person who is called otherwise would be another one."""
+    if not isinstance(event, InboundMessage | StatusUpdate | Engagement):
+        return event
+    if event.channel not in (Channel.EMAIL, None):
+        return event
+    if isinstance(event, InboundMessage):
+        return replace(
+            event,
+            from_address=addresses.heard(event.from_address),
+            to_address=_heard(event.to_address),
+            aliases=tuple(addresses.heard(each) for each in event.aliases),
+            new_address=_heard(event.new_address),
+        )
+    if isinstance(event, StatusUpdate):
+        aliases = tuple(addresses.heard(each) for each in event.aliases)
+        recipient, sender = _heard(event.recipient), _heard(event.sender)
+        return replace(event, recipient=recipient, sender=sender, aliases=aliases)
+    return replace(event, recipient=_heard(event.recipient))
+
+
+def _heard(text: str | None) -> str | None:
+    return None if text is None else addresses.heard(text)
 
 
 def _alert(events: Sequence[Event]) -> None:

@@ -152,6 +152,11 @@ class Outbound:
         except addresses.AddressError:
             return text
 
+    def names(self, text: str) -> tuple[str, ...]:
+        """How an address that somebody asks about may be stored: as every other, and, beside that,
+        as it was written: what vendors told was once kept so."""
+        return tuple(dict.fromkeys((self.as_stored(text), text)))
+
     def route_again(self, row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> str:
         """Who may send a stored message once more: those who might at its first attempt, as far
         as they still can; else whom it would be left to now. Blank: nobody."""
@@ -276,6 +281,8 @@ class Outbound:
             return draft.thread.our_address if draft.thread is not None else None
         try:
             if draft.channel is Channel.EMAIL:
+                if emails.UNPRINTABLE.search(draft.sender):
+                    raise addresses.AddressError(emails.ONE_LINE)
                 return addresses.mailbox(draft.sender)[1]
             return addresses.ours(draft.channel, draft.sender, self._region)
         except addresses.AddressError as error:
@@ -286,12 +293,14 @@ class Outbound:
         """What only an email has, as it is stored."""
         if draft.channel is not Channel.EMAIL:
             return {}
-        if not drafts.subject_of(draft):
+        if not (subject := drafts.subject_of(draft)):
             problems.append(("subject", "is needed"))
+        elif emails.is_blank(subject):
+            problems.append(("subject", "must not be blank"))
         answered = draft.thread.answered if draft.thread is not None else None
         parts = dict(draft.email or {})
-        if not parts.get("from_name") and draft.sender is not None and "<" in draft.sender:
-            parts["from_name"] = draft.sender.rpartition("<")[0].strip().strip('"').strip()
+        if not parts.get("from_name"):
+            parts["from_name"] = _name_in(draft.sender or "")
         kept = emails.normalised(parts, answered, problems)
         if kept.get("unsubscribe"):
             urgent = draft.priority is Priority.URGENT
@@ -339,6 +348,12 @@ def _window(draft: Draft, kind: MessageType, able: Sequence[Route]) -> int:
         return 0
     can = (route.capabilities for route in able)
     return windows.binding(draft.channel, kind, template=draft.template is not None, able=can)
+
+
+def _name_in(mailbox: str) -> str | None:
+    """The name before an address of ours; what cannot be one is told by the field `from`."""
+    named = mailbox.rpartition("<")[0].strip().strip('"').strip()
+    return named if named and not emails.UNPRINTABLE.search(mailbox) else None
 
 
 def _nobody(

@@ -24,7 +24,6 @@ from gateway.errors import (
     ProviderError,
     Rejected,
     Unreachable,
-    Unsupported,
 )
 from providers._fetch import fetch, too_large
 
@@ -32,7 +31,7 @@ BLOCKS = frozenset(
     {"p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "table", "ul", "ol", "hr"}
 )
 UNSEEN = frozenset({"script", "style", "head", "title", "template"})
-KIND = re.compile(r"[\w.+-]+/[\w.+-]+")
+KIND = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 PLAIN = re.compile(r"[ -~]*")
 SMALL = 20_000  # characters and bytes: a millisecond
 ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058
@@ -109,22 +108,6 @@ def storable(message: OutboundMessage) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def needs_utf8(*given: str) -> bool:
-    """Whether an address can only be written where internationalised mail is taken (RFC 6531)."""
-    return not all(each.isascii() for each in given)
-
-
-def bounced_by(message: OutboundMessage, can_utf8: bool, vendor: str) -> None:
-    """Refuses an address that a vendor cannot write to.
-
-    Raises:
-        Unsupported: it is an internationalised one.
-    """
-    parts = message.email or OutboundEmail()
-    if not can_utf8 and needs_utf8(message.to, *parts.cc, *parts.bcc, parts.reply_to or ""):
-        raise Unsupported(f"{vendor}: no addresses beyond ASCII before the @", code="smtputf8")
 
 
 def written(

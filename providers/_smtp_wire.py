@@ -74,7 +74,7 @@ class Server:
     encryption: str
     user: str = ""
     password: str = field(default="", repr=False)
-    authorities: str = ""  # a file of certificates, beside those of the system
+    tls: ssl.SSLContext | None = None  # None: what this system trusts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +103,7 @@ class Wire:
         self._server = server
         self._idle: list[Line] = []
         self._lines: set[Line] = set()
-        self._tls: ssl.SSLContext | None = None
+        self._tls = server.tls
         self._closed = False
 
     async def send(self, letter: Letter, stage: Stage) -> str:
@@ -211,7 +211,7 @@ class Wire:
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = ssl.create_default_context(cafile=self._server.authorities or None)
+            self._tls = ssl.create_default_context()
         return self._tls
 
     async def aclose(self) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.store import communications
 from gateway.store.accepts import ACCEPT
 from gateway.store.database import Database
+from gateway.store.message_lists import Asked
 from tests.running import Client, in_thread, inbound_form, sid, variables
-from tests.stored import Store, new_message, person
+from tests.stored import OURS, PERSON, Store, new_message, person, said
 from tests.test_migrations import empty, empty_url
 
 __all__ = ("empty", "empty_url")  # fixtures
@@ -103,7 +106,7 @@ def test_the_view_says_what_the_api_says(store: Store) -> None:
     )
     assert row[:7] == (
         *("default", accepted.view["id"], "+15551230001", "sms"),
-        *("otp", "queued", "test"),
+        *("otp", "queued", None),
     )
     assert row[7:12] == (None,) * 5 and row[12] == '{"purpose":"otp"}' and row[14] == 0
 
@@ -128,3 +131,17 @@ def test_what_was_sent_before_is_found_by_its_purpose_after_the_upgrade(empty: D
         ("otp",)
     ]
     assert store.value("SELECT COUNT(*) FROM communication_logs") == 4
+
+
+def test_a_provider_is_named_only_where_it_was_asked(store: Store) -> None:
+    tried = store.begun()
+    (waits,) = store.do(ACCEPT, new_message(to=person(7)))
+    echo = replace(said("m1"), echo=True, from_address=OURS, to_address=person(8))
+    store.receive("k", echo)
+    rows = dict(store.rows("SELECT recipient, provider FROM communication_logs"))
+    assert rows == {PERSON: "test", person(7): None, person(8): "test"}
+    with store.database.read() as tx:
+        asked = Asked({"direction": "outbound", "provider": "test"})
+        found = communications.listed(tx, "default", asked, None, 10)
+    assert {row["recipient"] for row in found} == {PERSON, person(8)}
+    assert tried and waits.view["provider"] == "test"

@@ -20,6 +20,7 @@ from tests.running import Client, eventually, following, in_thread, variables
 from tests.vendors import LoopbackVendor
 
 ADA, BOB = "ada@example.com", "bob@example.com"
+JO, JO_STORED = "jo@exämple.com", "jo@xn--exmple-cua.com"
 
 
 @pytest.fixture
@@ -102,16 +103,21 @@ def test_what_ses_tells_by_its_topic_is_the_emails_status(
 def test_who_bounced_for_good_is_not_written_to_again(client: Client, topics: AwsTopics) -> None:
     done, attempt = mailed(client, "aws_ses")
     body = ses("Bounce", bounce("Permanent", "NoEmail", "Ada@Example.com"), **about(done, attempt))
-    assert topics.posted("/api/webhooks/aws-sns", body).to(client).status_code == 200
-    shown_now = client.until(done["id"], "bounced")
+    with following(client) as stream:
+        assert topics.posted("/api/webhooks/aws-sns", body).to(client).status_code == 200
+        shown_now = client.until(done["id"], "bounced")
+        later = client.send(channel="email", to=BOB, subject="x", body="y")
+        eventually(lambda: stream.types(later["id"]))
+        assert stream.types(done["id"]).count("message.bounced") == 1
     assert shown_now["error"]["code"] == "bounce_permanent:noemail"
     again = client.send(channel="email", to="ada@EXAMPLE.com", subject="x", body="y")
     refused = client.until(again["id"], "rejected")
     assert (refused["attempts"], refused["error"]["code"]) == ([], "suppressed")
+    (logged,) = client.get("/api/communications", status="rejected")["items"]
+    assert (logged["provider"], logged["attempts"]) == (None, 0)
     (listed,) = client.get("/api/suppressions", reason="bounce")["items"]
     assert (listed["address"], listed["source"], listed["detail"]) == (ADA, "vendor", "bounced")
-    other = client.send(channel="email", to=BOB, subject="x", body="y")
-    client.until(other["id"], "accepted")
+    client.until(later["id"], "accepted")
 
 
 def test_a_mailbox_that_is_full_stops_nobody(client: Client, topics: AwsTopics) -> None:
@@ -182,3 +188,54 @@ def test_what_is_not_signed_by_sendgrid_changes_nothing(
     bare = {n: v for n, v in good.headers.items() if "signature" not in n}
     assert post(client, replace(good, headers=bare)) == 401
     assert client.message(done["id"])["status"] == "accepted"
+
+
+def refused(client: Client, to: str) -> tuple[str, str]:
+    """What becomes of an email to somebody who is not written to."""
+    again = client.send(channel="email", to=to, subject="x", body="y")
+    return again["status"], again["error"]["code"]
+
+
+def test_who_bounced_is_the_same_person_however_a_vendor_writes_the_address(
+    client: Client, amazon: LoopbackVendor
+) -> None:
+    amazon.stop()
+    for number, written in enumerate((
+        "{}jo@exämple.com",
+        "{}JO@EXÄMPLE.COM",
+        "{}jo@exa\u0308mple.com",
+        '"Jörg, of Example" <{}jo@exämple.com>',
+        "{}jo@XN--EXMPLE-CUA.com",
+    )):  # fmt: skip
+        to = f"p{number}{JO}"
+        done, attempt = mailed(client, "sendgrid", to=to)
+        told = written.format(f"p{number}")
+        made = event("bounce", number, email=told, sg_message_id=None, attempt_id=attempt["id"])
+        assert post(client, batch(made, at=now())) == 204
+        assert client.until(done["id"], "bounced")["error"]["code"].startswith("bounce_permanent")
+        assert refused(client, to) == ("rejected", "suppressed")
+        for asked in (to, f"P{number}{JO}", f"p{number}{JO_STORED}"):
+            assert client.get(f"/api/suppressions/{asked}")["address"] == f"p{number}{JO_STORED}"
+        (found,) = client.get("/api/opt-outs", address=to)["items"]
+        assert client.call("DELETE", f"/api/suppressions/{to}").json()["state"] == "in"
+        client.until(client.send(channel="email", to=to, subject="x", body="y")["id"], "accepted")
+    assert (found["address"], found["detail"]) == (f"p4{JO_STORED}", "bounced")
+
+
+def test_complaints_and_goodbyes_block_the_person_of_an_international_address(
+    client: Client, topics: AwsTopics
+) -> None:
+    done, attempt = mailed(client, "aws_ses", to=JO)
+    told = {"feedbackId": "0100-2", "complainedRecipients": [{"emailAddress": f'"J" <{JO}>'}]}
+    body = ses("Complaint", told, **about(done, attempt))
+    assert topics.posted("/api/webhooks/aws-ses", body).to(client).status_code == 200
+    assert refused(client, JO) == ("rejected", "suppressed")
+    assert post(client, batch(event("unsubscribe", 1, email=f"ada@{JO}"), at=now())) == 204
+    left = event("unsubscribe", 2, email="ada@EXÄMPLE.com", sg_message_id=None, attempt_id=None)
+    assert post(client, batch(left, at=now())) == 204
+    assert refused(client, "ada@exämple.com") == ("rejected", "opted_out")
+    assert [row["address"] for row in client.get("/api/suppressions")["items"]] == [
+        "ada@xn--exmple-cua.com",
+        f"ada@{JO}",  # what is no address stays as it came
+        JO_STORED,
+    ]

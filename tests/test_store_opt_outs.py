@@ -558,9 +558,9 @@ def test_an_operator_may_name_any_address_of_a_person(store: Store) -> None:
     assert word(store, State.IN, PERSON, "whatsapp")["state"] == "in"
     assert not out(store, USER, "whatsapp")
     with store.database.read() as tx:
-        found = opt_out_edits.history(tx, TENANT, "whatsapp", PERSON, None, 10)
-        wanted = {"channel": "whatsapp", "address": PERSON}
-        (listed, _) = opt_out_edits.listed(tx, TENANT, wanted, None, 10)
+        found = opt_out_edits.history(tx, TENANT, "whatsapp", [PERSON], None, 10)
+        wanted = {"channel": "whatsapp"}
+        (listed, _) = opt_out_edits.listed(tx, TENANT, wanted, None, 10, names=[PERSON])
     assert [(r["address"], r["state"]) for r in found] == [(PERSON, "in"), (USER, "out")]
     assert listed["state"] == "in"
 

@@ -10,12 +10,14 @@ from hypothesis import given, strategies as st
 from gateway.opt_outs import DETAILS, Source, State, Why, code_of, why_blocked
 from gateway.store import opt_out_edits, opt_outs
 from gateway.store.accepts import ACCEPT
+from gateway.store.database import Database
 from gateway.store.opt_out_edits import EDIT, operator
 from tests.commands import Desk
 from tests.running import Client, in_thread, variables
 from tests.stored import TENANT, Store, new_message
 
 ADA, BOB, EVE = "ada@example.com", "bob@example.com", "eve@example.com"
+JO = "jörg@exämple.com"
 PLACE = f"/api/suppressions/{ADA}"
 
 
@@ -134,3 +136,34 @@ def test_addresses_are_suppressed_from_the_terminal(tmp_path: Path, sqlite_url: 
     assert desk.run("suppressions", "list").out == "None.\n"
     assert desk.run("suppressions", "remove", BOB).code == 1
     assert desk.run("suppressions", "add", "nobody").code == 2
+
+
+def test_a_word_that_was_stored_under_an_address_as_it_came_is_found_and_lifted(
+    store: Store, url: str, tmp_path: Path
+) -> None:
+    for place in ("/api/suppressions/", "/api/opt-outs/email/"):
+        name = f"{place[5]}{JO}"
+        store.do(EDIT, operator(TENANT, "email", name, State.OUT, Source.VENDOR, "bounced"))
+    with in_thread(variables(tmp_path, url)) as client:
+        for place in ("/api/suppressions/", "/api/opt-outs/email/"):
+            name = f"{place[5]}{JO}"
+            assert client.get(place + name)["address"] == name
+            for listed in ("/api/opt-outs", "/api/suppressions"):
+                assert [r["address"] for r in client.get(listed, address=name)["items"]] == [name]
+            assert client.call("DELETE", place + name).json()["state"] == "in"
+        (word,) = client.get(f"/api/opt-outs/email/o{JO}/history")["items"][1:]
+        assert (word["address"], word["state"]) == (f"o{JO}", "out")
+        assert client.get("/api/opt-outs")["items"] == []
+
+
+def test_the_terminal_finds_and_lifts_it_too(tmp_path: Path, sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    store = Store(database)
+    store.do(EDIT, operator(TENANT, "email", JO, State.OUT, Source.VENDOR, "bounced"))
+    database.close()
+    desk = Desk(tmp_path, variables(tmp_path, sqlite_url))
+    assert "bounced" in desk.run("opt-outs", "history", JO, "--channel", "email").out
+    assert desk.run("suppressions", "remove", JO).out == (
+        f"{JO.replace('exämple', 'xn--exmple-cua')} may be written to.\n"
+    )
+    assert desk.run("suppressions", "list").out == "None.\n"

@@ -25,7 +25,7 @@ from gateway.api.reading import (
 from gateway.api.schemas import OptOutReason
 from gateway.api.shapes import MAYBE, TEXT, TIME, enum_of, list_of, object_of
 from gateway.domain import Channel
-from gateway.opt_outs import Source, State, Verdict, same_person
+from gateway.opt_outs import Source, State, Verdict
 from gateway.store import opt_out_edits
 from gateway.store.keys import Identity
 from gateway.store.opt_out_edits import EDIT, Place
@@ -43,12 +43,10 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
         raise unprocessable([("state", "must be out, in or all")])
     if state != "all":
         filters["state"] = state
-    if "address" in filters:
-        stored = context.outbound.as_stored(filters["address"])
-        filters["address"] = same_person("email", stored) if "@" in stored else stored
+    names = context.outbound.names(filters.pop("address")) if "address" in filters else ()
     limit, before = limit_of(request), place_of(request)
     rows = await context.reader.call(
-        opt_out_edits.listed, identity.tenant_id, filters, before, limit + 1
+        opt_out_edits.listed, identity.tenant_id, filters, before, limit + 1, names=names
     )
     page, following = rows[:limit], None
     if len(rows) > limit:
@@ -74,8 +72,8 @@ def storable(text: object) -> bool:
 
 async def show(request: Request, context: Context, identity: Identity) -> Response:
     """Whether a person may be written to, as far as anything was ever said."""
-    channel, address = _known(request, context)
-    row = await context.reader.call(opt_out_edits.one, identity.tenant_id, channel, address)
+    channel, names = _known(request, context)
+    row = await context.reader.call(opt_out_edits.one, identity.tenant_id, channel, *names)
     if row is None:
         raise not_found("opt-out")
     return answer(opt_out_view(row))
@@ -95,8 +93,10 @@ async def block(request: Request, context: Context, identity: Identity) -> Respo
 
 async def lift(request: Request, context: Context, identity: Identity) -> Response:
     """Lets a person be written to again."""
-    channel, address = _known(request, context)
-    word = opt_out_edits.operator(identity.tenant_id, channel, address, State.IN, Source.API, None)
+    channel, (address, *also) = _known(request, context)
+    word = opt_out_edits.operator(
+        identity.tenant_id, channel, address, State.IN, Source.API, None, also
+    )
     view = await context.batcher.submit(EDIT, word)
     if view is None:
         raise not_found("opt-out")
@@ -105,14 +105,14 @@ async def lift(request: Request, context: Context, identity: Identity) -> Respon
 
 async def history(request: Request, context: Context, identity: Identity) -> Response:
     """Every word about a person, the newest first."""
-    channel, address = _known(request, context)
+    channel, names = _known(request, context)
     filters_of(request)
     limit, cursor = limit_of(request), cursor_of(request)
     if cursor is not None and not (len(cursor) == 1 and is_id(cursor[0])):
         raise unprocessable([("cursor", "must be a next_cursor that this list gave")])
     before = cursor[0] if cursor else None
     rows = await context.reader.call(
-        opt_out_edits.history, identity.tenant_id, channel, address, before, limit + 1
+        opt_out_edits.history, identity.tenant_id, channel, names, before, limit + 1
     )
     if not rows and before is None:
         raise not_found("opt-out")
@@ -121,12 +121,13 @@ async def history(request: Request, context: Context, identity: Identity) -> Res
     return answer({"items": [opt_out_event_view(row) for row in page], "next_cursor": following})
 
 
-def _known(request: Request, context: Context) -> tuple[Channel, str]:
-    """The person of a path, who may also have written from what is no address to write to."""
+def _known(request: Request, context: Context) -> tuple[Channel, tuple[str, ...]]:
+    """The person of a path, by each name that may be stored: they may also have written from what
+    is no address to write to."""
     channel, text = _channel(request), str(request.path_params["address"])
     if not storable(text):
         raise not_found("opt-out")
-    return channel, context.outbound.as_stored(text)
+    return channel, context.outbound.names(text)
 
 
 def _named(request: Request, context: Context) -> tuple[Channel, str]:

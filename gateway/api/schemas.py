@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from gateway.domain import Channel, MessageType, OnUnknown, Priority
+from gateway.emails import ONE_LINE, UNPRINTABLE
 from gateway.opt_outs import Why
 
 BODY_MOST = 65_536  # characters; a vendor's own limit is lower and is told by the provider
@@ -26,6 +27,7 @@ DATE_TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
     r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
+NO_CONTROLS = f"^[^{UNPRINTABLE.pattern[1:-1]}]*$"
 KEPT_NAMES = ("session_id", "channel_id", "sender")
 SENDABLE = (Channel.SMS, Channel.WHATSAPP, Channel.EMAIL)
 
@@ -88,8 +90,8 @@ class Template(BaseModel):
 
 
 def _one_line(value: str | None) -> str | None:
-    if value is not None and ("\r" in value or "\n" in value):
-        raise ValueError("must be one line")
+    if value is not None and UNPRINTABLE.search(value):
+        raise ValueError(ONE_LINE)
     return value
 
 
@@ -139,7 +141,7 @@ class Content(BaseModel):
     reply_to: str | None = Field(default=None, max_length=255)
     template: Template | None = None
     subject: Annotated[str | None, AfterValidator(_one_line)] = Field(
-        default=None, max_length=998, json_schema_extra={"pattern": r"^[^\r\n]*$"}
+        default=None, max_length=998, json_schema_extra={"pattern": NO_CONTROLS}
     )
     html: str | None = Field(default=None, max_length=1_000_000)
     email: EmailParts | None = None

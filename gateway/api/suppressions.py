@@ -25,7 +25,7 @@ from gateway.api.reading import (
 from gateway.api.schemas import SuppressionReason
 from gateway.api.shapes import TEXT, TIME, enum_of, list_of, object_of
 from gateway.domain import Channel
-from gateway.opt_outs import SAID, Source, State, Why, same_person
+from gateway.opt_outs import SAID, Source, State, Why
 from gateway.store import opt_out_edits
 from gateway.store.keys import Identity
 from gateway.store.opt_out_edits import EDIT
@@ -42,11 +42,10 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
     one_of(filters, "reason", Why)
     why = Why(filters["reason"]) if "reason" in filters else None
     only = {"channel": EMAIL.value, "state": State.OUT.value}
-    if "address" in filters:
-        only["address"] = same_person(EMAIL, context.outbound.as_stored(filters["address"]))
+    names = context.outbound.names(filters["address"]) if "address" in filters else ()
     limit, before = limit_of(request), place_of(request)
     rows = await context.reader.call(
-        opt_out_edits.listed, identity.tenant_id, only, before, limit + 1, why
+        opt_out_edits.listed, identity.tenant_id, only, before, limit + 1, why, names
     )
     page, following = rows[:limit], None
     if len(rows) > limit:
@@ -56,8 +55,8 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
 
 async def show(request: Request, context: Context, identity: Identity) -> Response:
     """One address that is not written to."""
-    address = _known(request, context)
-    row = await context.reader.call(opt_out_edits.one, identity.tenant_id, EMAIL, address)
+    names = _known(request, context)
+    row = await context.reader.call(opt_out_edits.one, identity.tenant_id, EMAIL, *names)
     if row is None or row["state"] != State.OUT:
         raise not_found("suppression")
     return answer(suppression_view(row))
@@ -72,7 +71,7 @@ async def suppress(request: Request, context: Context, identity: Identity) -> Re
     body = await body_of(request, context.bounds.request_bytes, context.bounds.request_time)
     value = json_of(body, header(request, b"content-type")) if body else {}
     why = validate(SuppressionReason, value).reason
-    return await _said(context, identity, address, State.OUT, SAID[why])
+    return await _said(context, identity, (address,), State.OUT, SAID[why])
 
 
 async def lift(request: Request, context: Context, identity: Identity) -> Response:
@@ -81,22 +80,25 @@ async def lift(request: Request, context: Context, identity: Identity) -> Respon
 
 
 async def _said(
-    context: Context, identity: Identity, address: str, state: State, detail: str | None
+    context: Context, identity: Identity, names: tuple[str, ...], state: State, detail: str | None
 ) -> Response:
-    word = opt_out_edits.operator(identity.tenant_id, EMAIL, address, state, Source.API, detail)
+    address, *also = names
+    word = opt_out_edits.operator(
+        identity.tenant_id, EMAIL, address, state, Source.API, detail, also
+    )
     if await context.batcher.submit(EDIT, word) is None:
         raise not_found("suppression")
-    row = await context.reader.call(opt_out_edits.one, identity.tenant_id, EMAIL, address)
+    row = await context.reader.call(opt_out_edits.one, identity.tenant_id, EMAIL, *names)
     if row is None:
         raise not_found("suppression")
     return answer(suppression_view(row))
 
 
-def _known(request: Request, context: Context) -> str:
+def _known(request: Request, context: Context) -> tuple[str, ...]:
     text = str(request.path_params["address"])
     if not storable(text):
         raise not_found("suppression")
-    return context.outbound.as_stored(text)
+    return context.outbound.names(text)
 
 
 OPERATIONS = (

@@ -110,9 +110,9 @@ def remove(address: Who, channel: By = Channel.SMS) -> None:
     from gateway.opt_outs import State
 
     env = process.beside()
-    person = lenient(channel, address, env.settings.default_region)
+    person, *also = names(channel, address, env.settings.default_region)
     with process.store(env) as database:
-        (done,) = say_all(database, [word(channel, person, State.IN, None)])
+        (done,) = say_all(database, [word(channel, person, State.IN, None, also)])
     if done is None:
         raise Failure(f"nothing is known of {person} on {channel}: see `gateway opt-outs list`")
     say(f"{person} may be written to by {channel}.")
@@ -130,11 +130,11 @@ def history(address: Who, channel: By = Channel.SMS) -> None:
     from gateway.store import opt_out_edits
 
     env = process.beside()
-    person = lenient(channel, address, env.settings.default_region)
+    named = names(channel, address, env.settings.default_region)
     with process.store(env) as database, database.read() as tx:
-        rows = opt_out_edits.history(tx, TENANT, channel, person, None, PAGE)
+        rows = opt_out_edits.history(tx, TENANT, channel, named, None, PAGE)
     if not rows:
-        raise Failure(f"nothing is known of {person} on {channel}")
+        raise Failure(f"nothing is known of {named[0]} on {channel}")
     heads = ("said_at", "state", "verdict", "source", "detail", "our_address", "message_id")
     listed = [[show(row["said_at"]), *(row[name] for name in heads[1:])] for row in rows]
     table(listed, [head.upper() for head in heads])
@@ -262,14 +262,16 @@ def some(rows: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def word(channel: Channel, address: str, state: Any, reason: str | None) -> Word:
-    """What is said here of a person."""
+def word(
+    channel: Channel, address: str, state: Any, reason: str | None, also: Sequence[str] = ()
+) -> Word:
+    """What is said here of a person, who has further addresses."""
     from gateway.errors import clean
     from gateway.opt_outs import Source
     from gateway.store.opt_out_edits import operator
 
     said = clean(reason)[:200] if reason else None
-    return operator(TENANT, channel.value, address, state, Source.CLI, said or None)
+    return operator(TENANT, channel.value, address, state, Source.CLI, said or None, also)
 
 
 def say_all(database: Database, words: Sequence[Word]) -> Sequence[Any]:
@@ -319,11 +321,12 @@ def address_of(channel: Channel, text: str, region: str | None) -> str:
         raise typer.BadParameter(f"{text}: {error}", param_hint="ADDRESS") from None
 
 
-def lenient(channel: Channel, text: str, region: str | None) -> str:
-    """An address to look for, which need not be one that could be written to."""
+def names(channel: Channel, text: str, region: str | None) -> list[str]:
+    """How an address to look for may be stored: as every other, and as it was written. It need
+    not be one that could be written to."""
     from gateway.addresses import AddressError
 
     try:
-        return _person(channel, text, region)
+        return list(dict.fromkeys((_person(channel, text, region), text)))
     except AddressError:
-        return text
+        return [text]

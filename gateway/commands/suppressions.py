@@ -84,9 +84,9 @@ def remove(address: Who) -> None:
     Example:
       gateway suppressions remove ada@example.com
     """
-    person = opt_outs.lenient(Channel.EMAIL, address, None)
+    person, *also = opt_outs.names(Channel.EMAIL, address, None)
     with process.store(process.beside()) as database:
-        word = opt_outs.word(Channel.EMAIL, person, State.IN, None)
+        word = opt_outs.word(Channel.EMAIL, person, State.IN, None, also)
         (done,) = opt_outs.say_all(database, [word])
     if done is None:
         raise Failure(f"nothing is known of {person}: see `gateway suppressions list`")

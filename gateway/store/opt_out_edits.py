@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.clock import new_id
-from gateway.opt_outs import DETAILS, OPERATORS, Source, State, Why
+from gateway.domain import Channel
+from gateway.opt_outs import DETAILS, OPERATORS, Source, State, Why, same_person
 from gateway.store.batcher import Operation
 from gateway.store.opt_out_tables import opt_out_events, opt_outs
 from gateway.store.opt_outs import KEY, Word, apply, everybody, heard
@@ -38,19 +39,21 @@ def listed(
     before: Place | None,
     limit: int,
     why: Why | None = None,
+    names: Sequence[str] = (),
 ) -> list[Row]:
-    """Whether people may be written to, what changed last first. With a channel, an address
-    finds what was said of the person by any other. `why` is about email."""
+    """Whether people may be written to, what changed last first. `names` are one person's
+    addresses; with a channel, they find what was said of the person by any other. `why` is about
+    email."""
     where, values = ["tenant_id = ?"], [tenant_id]
     if why is not None:
         where.append(f"{WHY} = ?")
         values.append(why.value)
     for name, value in filters.items():
-        wanted = [value]
-        if name == "address" and "channel" in filters:
-            people = everybody(tx, (tenant_id, filters["channel"], value))
-            wanted = [address for _, _, address in people]
-        where.append(f"{name} IN ({', '.join('?' * len(wanted))})")
+        where.append(f"{name} = ?")
+        values.append(value)
+    if names:
+        wanted = _called(tx, tenant_id, filters.get("channel"), names)
+        where.append(f"address IN ({', '.join('?' * len(wanted))})")
         values += wanted
     if before is not None:
         where.append("(updated_at, channel, address) < (?, ?, ?)")
@@ -62,19 +65,25 @@ def listed(
     return [dict(row._mapping) for row in found.fetchall()]
 
 
-def one(tx: Tx, tenant_id: str, channel: str, address: str) -> Row | None:
+def _called(tx: Tx, tenant_id: str, channel: str | None, names: Sequence[str]) -> list[str]:
+    if channel is None:
+        return [same_person(Channel.EMAIL, name) if "@" in name else name for name in names]
+    return [address for _, _, address in everybody(tx, tenant_id, channel, *names)]
+
+
+def one(tx: Tx, tenant_id: str, channel: str, *names: str) -> Row | None:
     """What holds for a person, by any of their addresses, if anything was ever said."""
-    people = everybody(tx, (tenant_id, channel, address))
-    names = [column.name for column in opt_outs.columns]
-    rows = [dict(row._mapping) for row in select(tx, opt_outs, KEY, people, names)]
+    people = everybody(tx, tenant_id, channel, *names)
+    columns = [column.name for column in opt_outs.columns]
+    rows = [dict(row._mapping) for row in select(tx, opt_outs, KEY, people, columns)]
     return max(rows, key=lambda row: (int(row["said_at"]), row["state"]), default=None)
 
 
 def history(
-    tx: Tx, tenant_id: str, channel: str, address: str, before: str | None, limit: int
+    tx: Tx, tenant_id: str, channel: str, names: Sequence[str], before: str | None, limit: int
 ) -> list[Row]:
-    """Every word about a person, the newest first."""
-    people = everybody(tx, (tenant_id, channel, address))
+    """Every word about the person of these addresses, the newest first."""
+    people = everybody(tx, tenant_id, channel, *names)
     marks = ", ".join("?" * len(people))
     values: list[Any] = [tenant_id, channel, *(address for _, _, address in people)]
     found = tx.run(
@@ -90,7 +99,7 @@ def left_by(tx: Tx, tenant_id: str, channel: str, address: str, message_id: str)
     row = one(tx, tenant_id, channel, address)
     if row is None or row["state"] != State.OUT:
         return False
-    people = everybody(tx, (tenant_id, channel, address))
+    people = everybody(tx, tenant_id, channel, address)
     found = tx.run(
         "SELECT 1 FROM opt_out_events WHERE tenant_id = ? AND channel = ? "
         f"AND address IN ({', '.join('?' * len(people))}) AND source = ? AND message_id = ? "
@@ -102,9 +111,16 @@ def left_by(tx: Tx, tenant_id: str, channel: str, address: str, message_id: str)
 
 
 def operator(
-    tenant_id: str, channel: str, address: str, state: State, source: Source, reason: str | None
+    tenant_id: str,
+    channel: str,
+    address: str,
+    state: State,
+    source: Source,
+    reason: str | None,
+    also: Sequence[str] = (),
 ) -> Word:
-    """What an operator says of a person. To let somebody in of whom nobody spoke is no word."""
+    """What an operator says of a person, who has further addresses. To let somebody in of whom
+    nobody spoke is no word."""
     return Word(
         id=new_id("opt"),
         tenant_id=tenant_id,
@@ -114,6 +130,7 @@ def operator(
         source=source,
         only_known=state is State.IN,
         detail=reason,
+        also=tuple(also),
     )
 
 

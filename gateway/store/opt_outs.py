@@ -113,9 +113,9 @@ def refusal(people: Sequence[Person], out: Mapping[Person, str]) -> Row | None:
     return {"error_code": out[person], "error_message": text, "error_provider": None}
 
 
-def everybody(tx: Tx, person: Person) -> list[Person]:
-    """One person by each address that is known, the given one first."""
-    return _groups(tx, [[_person(*person)]])[0]
+def everybody(tx: Tx, tenant_id: str, channel: str, *names: str) -> list[Person]:
+    """One person by each address that is known, the given ones first."""
+    return _groups(tx, [[_person(tenant_id, channel, name) for name in names]])[0]
 
 
 def told(row: Mapping[str, Any]) -> Row:
