@@ -142,13 +142,14 @@ class Outbound:
         )
 
     def as_stored(self, text: str) -> str:
-        """An address to look for, as it is stored where it is a phone number or an email's. A
-        bare + of a query comes as a space."""
+        """An address to look for, as it is stored where it is a phone number or an email's; also
+        as vendors write it. A bare + of a query comes as a space."""
+        text = text.removeprefix("whatsapp:")
         if addresses.SHORT_CODE.fullmatch(text):
             return text
         number = "+" + text[1:] if text.startswith(" ") else text
         try:
-            return addresses.email(text) if "@" in text else addresses.phone(number, self._region)
+            return addresses.heard(text) if "@" in text else addresses.phone(number, self._region)
         except addresses.AddressError:
             return text
 
