@@ -19,7 +19,7 @@ from gateway.breaker import Policy
 from gateway.circuits import Circuits
 from gateway.clock import SystemClock
 from gateway.confirmations import ConfirmationWorker
-from gateway.domain import Backfills, Clock, Confirms, LooksUp, MediaFetcher
+from gateway.domain import Backfills, Clock, Confirms, LooksUp, MediaFetcher, Warms
 from gateway.estimates import Estimates
 from gateway.events import Hub
 from gateway.fetched import readings
@@ -259,6 +259,12 @@ class Gateway:
             self.retention.start()
             self.indexer.rounds.start()
             self.old_files.start()
+
+    def warm(self) -> None:
+        """Loads what the first sends need, on a thread: a start does not wait for it."""
+        for provider in self.adapters.providers.values():
+            if isinstance(provider, Warms):
+                provider.warm()
 
     async def stop(self) -> None:
         """Ends everything: streams, claims, what is in flight, then the store."""

@@ -48,6 +48,7 @@ def _context(gateway: Gateway) -> Context:
     from gateway.analytics import Analytics
     from gateway.api.auth import Keys
     from gateway.api.context import Bounds, Context
+    from gateway.catalog import CATALOG
     from gateway.costs import Costs
 
     settings = gateway.settings
@@ -81,6 +82,7 @@ def _context(gateway: Gateway) -> Context:
         templates=gateway.templates,
         estimates=gateway.estimates,
         costs=Costs(gateway.reader, gateway.prices),
+        known=tuple(entry.name for entry in CATALOG),
         spool=gateway.spool,
     )
 

@@ -1,65 +1,21 @@
-"""`gateway …`: the command line. Thin: each noun has a module in `gateway.commands`.
-
-What a command needs is imported when it runs, so that each starts quickly.
-"""
+"""`gateway …`: the command line. Its commands stand in `gateway.commands.tree`."""
 
 from __future__ import annotations
 
+import gc
 import os
-
-import typer
-
-from gateway.commands import (
-    chat,
-    costs,
-    db,
-    doctor,
-    inbox,
-    keys,
-    opt_outs,
-    providers,
-    queue,
-    send,
-    serve,
-    ses,
-    simulate,
-    suppressions,
-    webhooks,
-)
-from gateway.commands.terminal import Failure, complain
-
-app = typer.Typer(
-    name="gateway",
-    help="A two-way messaging gateway: one API out, signed webhooks in.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-app.command()(serve.serve)
-app.command()(serve.worker)
-app.command()(send.send)
-app.command()(doctor.doctor)
-simulate.commands.command()(chat.chat)
-app.add_typer(simulate.commands, name="simulate")
-app.add_typer(keys.commands, name="keys")
-app.add_typer(webhooks.commands, name="webhooks")
-app.add_typer(providers.commands, name="providers")
-app.add_typer(inbox.commands, name="inbox")
-app.add_typer(queue.commands, name="queue")
-app.add_typer(opt_outs.commands, name="opt-outs")
-app.add_typer(costs.commands, name="costs")
-app.add_typer(suppressions.commands, name="suppressions")
-app.add_typer(ses.commands, name="ses")
-app.add_typer(db.commands, name="db")
 
 
 def main() -> None:
     """Runs a command: exit code 0 for done, 1 for failed, 2 for wrong usage or settings."""
+    os.umask(0o077)  # what is written is for its owner only
+    gc.disable()  # imports make nothing but what stays: to look through it takes a tenth of a start
+    from gateway.commands.terminal import Failure, complain
+    from gateway.commands.tree import app
     from gateway.errors import SettingsError
 
-    os.umask(0o077)  # what is written is for its owner only
+    gc.freeze()
+    gc.enable()
     try:
         app()
     except SettingsError as error:

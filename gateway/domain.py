@@ -520,6 +520,15 @@ class Provider(Protocol):
         ...
 
 
+@runtime_checkable
+class Warms(Protocol):
+    """A provider that leaves what its sends need for later, so that a start does not wait."""
+
+    def warm(self) -> None:
+        """Loads it, on a thread: the first send would, and others would wait for it."""
+        ...
+
+
 class Level(StrEnum):
     """How a finding is to be taken."""
 

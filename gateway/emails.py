@@ -24,7 +24,10 @@ OURS = frozenset({
 })  # fmt: skip
 ORDERS = ("dkim-", "x-ses-", "x-mc-", "arc-", "content-")
 TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
+# What no header carries, and what ends a line for somebody.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+ONE_LINE = "must be one line, without control characters"
+UNSUBSCRIBE_URL = re.compile(r"\{\{[ \t]*unsubscribe_url[ \t]*\}\}")  # in a text that people read
 LONGEST_VALUE = 900  # octets: a line of mail has at most 998
 
 Problems = list[tuple[str, str]]
@@ -78,6 +81,13 @@ def unsubscribing(
         yield field, "is not for what is urgent: nobody unsubscribes from a code or an alarm"
 
 
+def promising(texts: Iterable[str | None]) -> Iterable[tuple[str, str]]:
+    """What is wrong with texts that have a place for an address which was not asked for."""
+    if any(text and UNSUBSCRIBE_URL.search(text) for text in texts):
+        text = "must be true where the text says {{unsubscribe_url}}: it would be sent as it stands"
+        yield "email.unsubscribe", text
+
+
 def answered(subject: str | None, extra: Mapping[str, Any]) -> Answered:
     """An email that is answered, as it is stored."""
     parts = extra.get("email", {})
@@ -103,8 +113,14 @@ def _an_id(text: str) -> bool:
 
 
 def answering(subject: str) -> str:
-    """The subject of an answer."""
-    return subject if subject[:3].lower() == "re:" else f"Re: {subject}"
+    """The subject of an answer, in one line, however it came; blank, where that is."""
+    line = " ".join(UNPRINTABLE.sub(" ", subject).split())
+    return line if line[:3].lower() == "re:" or is_blank(line) else f"Re: {line}"
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing that anybody would see."""
+    return not any(c.isprintable() and not c.isspace() for c in text)
 
 
 def everybody(parts: Mapping[str, Any]) -> Iterable[str]:
@@ -157,5 +173,5 @@ def _tags(given: Sequence[str], problems: Problems) -> list[str]:
 
 def _name(given: str | None, problems: Problems) -> str | None:
     if given and UNPRINTABLE.search(given):
-        problems.append(("email.from_name", "must be one line"))
+        problems.append(("email.from_name", ONE_LINE))
     return given or None

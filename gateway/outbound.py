@@ -142,13 +142,14 @@ class Outbound:
         )
 
     def as_stored(self, text: str) -> str:
-        """An address to look for, as it is stored where it is a phone number or an email's. A
-        bare + of a query comes as a space."""
+        """An address to look for, as it is stored where it is a phone number or an email's; also
+        as vendors write it. A bare + of a query comes as a space."""
+        text = text.removeprefix("whatsapp:")
         if addresses.SHORT_CODE.fullmatch(text):
             return text
         number = "+" + text[1:] if text.startswith(" ") else text
         try:
-            return addresses.email(text) if "@" in text else addresses.phone(number, self._region)
+            return addresses.heard(text) if "@" in text else addresses.phone(number, self._region)
         except addresses.AddressError:
             return text
 
@@ -281,6 +282,8 @@ class Outbound:
             return draft.thread.our_address if draft.thread is not None else None
         try:
             if draft.channel is Channel.EMAIL:
+                if emails.UNPRINTABLE.search(draft.sender):
+                    raise addresses.AddressError(emails.ONE_LINE)
                 return addresses.mailbox(draft.sender)[1]
             return addresses.ours(draft.channel, draft.sender, self._region)
         except addresses.AddressError as error:
@@ -291,16 +294,20 @@ class Outbound:
         """What only an email has, as it is stored."""
         if draft.channel is not Channel.EMAIL:
             return {}
-        if not drafts.subject_of(draft):
+        if not (subject := drafts.subject_of(draft)):
             problems.append(("subject", "is needed"))
+        elif emails.is_blank(subject):
+            problems.append(("subject", "must not be blank"))
         answered = draft.thread.answered if draft.thread is not None else None
         parts = dict(draft.email or {})
-        if not parts.get("from_name") and draft.sender is not None and "<" in draft.sender:
-            parts["from_name"] = draft.sender.rpartition("<")[0].strip().strip('"').strip()
+        if not parts.get("from_name"):
+            parts["from_name"] = _name_in(draft.sender or "")
         kept = emails.normalised(parts, answered, problems)
         if kept.get("unsubscribe"):
             urgent = draft.priority is Priority.URGENT
             problems += emails.unsubscribing(kept, urgent=urgent, reachable=self._reachable)
+        else:
+            problems += emails.promising((draft.body, draft.html))
         return kept
 
     def _content(self, draft: Draft, kind: MessageType, problems: list[tuple[str, str]]) -> None:
@@ -344,6 +351,12 @@ def _window(draft: Draft, kind: MessageType, able: Sequence[Route]) -> int:
         return 0
     can = (route.capabilities for route in able)
     return windows.binding(draft.channel, kind, template=draft.template is not None, able=can)
+
+
+def _name_in(mailbox: str) -> str | None:
+    """The name before an address of ours; what cannot be one is told by the field `from`."""
+    named = mailbox.rpartition("<")[0].strip().strip('"').strip()
+    return named if named and not emails.UNPRINTABLE.search(mailbox) else None
 
 
 def _nobody(

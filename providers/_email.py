@@ -24,7 +24,6 @@ from gateway.errors import (
     ProviderError,
     Rejected,
     Unreachable,
-    Unsupported,
 )
 from providers._fetch import fetch, too_large
 
@@ -32,7 +31,7 @@ BLOCKS = frozenset(
     {"p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "table", "ul", "ol", "hr"}
 )
 UNSEEN = frozenset({"script", "style", "head", "title", "template"})
-KIND = re.compile(r"[\w.+-]+/[\w.+-]+")
+KIND = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 PLAIN = re.compile(r"[ -~]*")
 SMALL = 20_000  # characters and bytes: a millisecond
 ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058
@@ -69,7 +68,7 @@ async def attachments(
         Rejected: one is gone, may not be visited, or is too large.
         Unreachable: it may be had later.
     """
-    found, left = [], limit
+    found, left, number = [], limit, 0
     try:
         async with asyncio.timeout(within):
             for number, file in enumerate(files(message), start=1):
@@ -79,9 +78,9 @@ async def attachments(
                     raise too_large(limit)
                 found.append(Attachment(got.data, _kind(file, got), _named(file, got, number)))
     except TimeoutError:
-        failure: ProviderError = Unreachable("no time was left to bring a file", code="media")
-    except Ambiguous as error:
-        failure = Unreachable(error.text, code=error.code)
+        failure: ProviderError = _away(message, number, "no time was left to bring it")
+    except (Ambiguous, Unreachable) as error:
+        failure = _away(message, number, error.text)
     except ProviderError as error:
         failure = error
     else:
@@ -89,6 +88,17 @@ async def attachments(
     failure.breaker = Breaker.IGNORES
     failure.__context__ = None
     raise failure
+
+
+def _away(message: OutboundMessage, number: int, text: str) -> Unreachable:
+    """A file that may be had later. Nobody else could bring it now, either: the next provider is
+    not asked because of it."""
+    first, place = len(message.media), f"media[{number - 1}]"
+    if number > first:
+        place = f"attachments[{number - first - 1}]"
+    error = Unreachable(f"{place} could not be had: {text}", code="attachment_unreachable")
+    error.next_provider = False
+    return error
 
 
 def _kind(file: OutboundMedia, got: FetchedMedia) -> str:
@@ -109,22 +119,6 @@ def storable(message: OutboundMessage) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def needs_utf8(*given: str) -> bool:
-    """Whether an address can only be written where internationalised mail is taken (RFC 6531)."""
-    return not all(each.isascii() for each in given)
-
-
-def bounced_by(message: OutboundMessage, can_utf8: bool, vendor: str) -> None:
-    """Refuses an address that a vendor cannot write to.
-
-    Raises:
-        Unsupported: it is an internationalised one.
-    """
-    parts = message.email or OutboundEmail()
-    if not can_utf8 and needs_utf8(message.to, *parts.cc, *parts.bcc, parts.reply_to or ""):
-        raise Unsupported(f"{vendor}: no addresses beyond ASCII before the @", code="smtputf8")
 
 
 def written(

@@ -129,6 +129,10 @@ class Http:
                 raise RuntimeError("aiohttp no longer sends through ClientRequest.send")
             return HttpAnswer(response.status, response.headers, body)
 
+    def warm(self) -> None:
+        """Loads the library, which takes as long as a hundred requests."""
+        import aiohttp  # noqa: F401
+
     async def aclose(self) -> None:
         """Closes every connection. What is in flight ends as `Ambiguous`."""
         self._closed = True

@@ -35,13 +35,13 @@ from providers._email import (
     ONE_CLICK,
     Attachment,
     attachments,
-    bounced_by,
     composed,
     files,
     mailbox,
     plain_of,
     storable,
 )
+from providers._email_addresses import bounced_by, one_line, our_address
 
 TENANT = "default"
 LARGEST = 25 * 1024 * 1024  # bytes of files; SES takes 40 MB, and base64 adds a third
@@ -70,13 +70,8 @@ class AwsSesSettings(AwsAccount):
     daily_quota: int = Field(0, alias="AWS_SES_DAILY_QUOTA", ge=0, le=10**9)
     configuration_set: str = Field("", alias="AWS_SES_CONFIGURATION_SET")
 
-    @field_validator("from_email")
-    @classmethod
-    def _an_address(cls, value: str) -> str:
-        if value and not re.fullmatch(r"[^\s<>@\"]{1,64}@[^\s<>@\"]+\.[^\s<>@\"]+", value):
-            raise ValueError("must be an email address; the name belongs to AWS_SES_FROM_NAME")
-        local, _, domain = value.rpartition("@")
-        return f"{local}@{domain.lower()}" if local else ""
+    _an_address = field_validator("from_email")(our_address("AWS_SES_FROM_NAME", ascii_only=True))
+    _a_line = field_validator("from_name")(one_line)
 
     @field_validator("configuration_set")
     @classmethod
@@ -204,7 +199,7 @@ def check(message: OutboundMessage) -> None:
     for refused, code, text in refusals:
         if refused:
             raise Unsupported(f"SES: {text}", code=code)
-    bounced_by(message, False, "SES")
+    bounced_by(message, "SES")
 
 
 def receipt(answer: Mapping[str, Any]) -> Receipt:

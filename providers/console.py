@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gateway.domain import (
     Capabilities,
@@ -23,6 +23,7 @@ from gateway.domain import (
     StatusUpdate,
 )
 from gateway.errors import Unreachable
+from providers._email_addresses import our_address
 
 CHANNELS = frozenset(Channel)
 # Joiners hold emoji and some scripts together; every other unprintable character is escaped,
@@ -38,6 +39,8 @@ class ConsoleSettings(BaseModel):
 
     phone_number: str = Field("+15550000001", alias="CONSOLE_PHONE_NUMBER")
     from_email: str = Field("gateway@example.com", alias="CONSOLE_FROM_EMAIL")
+
+    _an_address = field_validator("from_email")(our_address())
 
 
 class Console:

@@ -34,11 +34,11 @@ from providers._email import (
     ONE_CLICK,
     Attachment,
     attachments,
-    bounced_by,
     files,
     plain_of,
     storable,
 )
+from providers._email_addresses import bounced_by, one_line, our_address
 from providers._sendgrid_answers import receipt
 
 if TYPE_CHECKING:
@@ -69,13 +69,8 @@ class SendgridSettings(BaseModel):
             raise ValueError("must be of ASCII letters, digits and signs, without spaces")
         return SecretStr(text)
 
-    @field_validator("from_email")
-    @classmethod
-    def _an_address(cls, value: str) -> str:
-        if value and not re.fullmatch(r"[^\s<>@\"]{1,64}@[^\s<>@\"]+\.[^\s<>@\"]+", value.strip()):
-            raise ValueError("must be an email address; the name belongs to SENDGRID_FROM_NAME")
-        local, _, domain = value.strip().rpartition("@")
-        return f"{local}@{domain.lower()}" if local else ""
+    _an_address = field_validator("from_email")(our_address("SENDGRID_FROM_NAME", ascii_only=True))
+    _a_line = field_validator("from_name")(one_line)
 
     @field_validator("api_url")
     @classmethod
@@ -190,7 +185,7 @@ def check(message: OutboundMessage) -> None:
     for refused, code, text in refusals:
         if refused:
             raise Unsupported(f"SendGrid: {text}", code=code)
-    bounced_by(message, False, "SendGrid")
+    bounced_by(message, "SendGrid")
 
 
 def _people(message: OutboundMessage, parts: OutboundEmail) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -27,8 +28,10 @@ from gateway.domain import (
     Sender,
 )
 from gateway.errors import Ambiguous, ProviderError, SettingsError, Unreachable, Unsupported
-from providers._email import attachments, composed, files, needs_utf8, storable
-from providers._smtp_wire import Letter, Server, Stage, Wire, distinct
+from providers._email import attachments, composed, files, storable
+from providers._email_addresses import needs_utf8, one_line, our_address
+from providers._smtp_answers import TO
+from providers._smtp_wire import Letter, Server, Stage, Wire
 
 TENANT = "default"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -69,13 +72,8 @@ class SmtpSettings(BaseModel):
             raise ValueError(f"must be one of {', '.join(ENCRYPTIONS)}, or unset")
         return value.lower()
 
-    @field_validator("from_email")
-    @classmethod
-    def _an_address(cls, value: str) -> str:
-        if value and not re.fullmatch(r"[^\s<>@\"]{1,64}@[^\s<>@\"]+\.[^\s<>@\"]+", value.strip()):
-            raise ValueError("must be an email address; the name belongs to SMTP_FROM_NAME")
-        local, _, domain = value.strip().rpartition("@")
-        return f"{local}@{domain.lower()}" if local else ""
+    _an_address = field_validator("from_email")(our_address("SMTP_FROM_NAME"))
+    _a_line = field_validator("from_name")(one_line)
 
     @model_validator(mode="after")
     def _whole(self) -> SmtpSettings:
@@ -128,7 +126,7 @@ class Smtp:
         """Loads the library.
 
         Raises:
-            SettingsError: it is not installed, or the file of SMTP_CA_FILE is not there.
+            SettingsError: it is not installed, or the file of SMTP_CA_FILE cannot be used.
         """
         for variable, value in zip(
             settings.required, (settings.host, settings.from_email), strict=True
@@ -149,7 +147,7 @@ class Smtp:
                 encryption=settings.how,
                 user=settings.user,
                 password=settings.password.get_secret_value(),
-                authorities=settings.authorities,
+                tls=_trusting(settings.authorities) if settings.authorities else None,
             )
         )
 
@@ -160,7 +158,7 @@ class Smtp:
         ends = clock() + self._timeout
         attached = await attachments(message, limit=LARGEST, within=self._timeout / 2)
         name = self._settings.from_name
-        data = await composed(message, attached, from_name=name, utf8=_utf8(message))
+        data = await composed(message, attached, from_name=name, utf8=needs_utf8(message))
         letter = self._letter(message, data)
         return await self._handed(letter, message, max(ends - clock(), 0.1))
 
@@ -182,9 +180,9 @@ class Smtp:
         parts = message.email or OutboundEmail()
         return Letter(
             sender=message.sender.address or self._settings.from_email,
-            recipients=distinct((message.to, *parts.cc, *parts.bcc)),
+            recipients=_people(message, parts),
             data=data,
-            utf8=_utf8(message),
+            utf8=needs_utf8(message),
         )
 
     def _check(self, message: OutboundMessage) -> None:
@@ -224,6 +222,30 @@ class Smtp:
         await self._wire.aclose()
 
 
-def _utf8(message: OutboundMessage) -> bool:
-    parts = message.email or OutboundEmail()
-    return needs_utf8(message.to, message.sender.address or "", *parts.cc, *parts.bcc)
+def _people(message: OutboundMessage, parts: OutboundEmail) -> dict[str, str]:
+    """Each recipient once, with the first place that it has in the email."""
+    people = {message.to: TO}
+    for kind, copies in (("cc", parts.cc), ("bcc", parts.bcc)):
+        for number, address in enumerate(copies):
+            people.setdefault(address, f"{kind}[{number}]")
+    return people
+
+
+def _trusting(file: str) -> ssl.SSLContext:
+    """TLS that trusts a file of certificates beside those of the system.
+
+    Raises:
+        SettingsError: the file cannot be used.
+    """
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(cafile=file)
+    except ssl.SSLError:  # also an OSError
+        why = "holds no certificate that can be read"
+    except (OSError, ValueError) as error:
+        why = f"cannot be read ({getattr(error, 'strerror', None) or type(error).__name__})"
+    else:
+        return context
+    raise SettingsError(
+        f"SMTP_CA_FILE: the file {why}: name a file of certificates in PEM, or leave it unset."
+    )

@@ -28,6 +28,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 IMPORTED = (
     "gateway.cli",
+    "gateway.commands.tree",
     "gateway.app",
     "gateway.asgi",
     "gateway.catalog",

@@ -210,7 +210,7 @@ def test_messages_are_found_by_kind_provider_and_time(idle: Client) -> None:
     assert ids(type="image") == [second["id"]]
     assert ids(type="text") == [first["id"]]
     assert ids(provider="twilio", status="queued") == [second["id"], first["id"]]
-    assert ids(provider="nobody") == []
+    assert ids(provider="console") == []
     assert ids(created_after=second["created_at"]) in (
         [second["id"]],
         [second["id"], first["id"]],  # both in one millisecond

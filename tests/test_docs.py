@@ -13,8 +13,8 @@ from starlette.routing import compile_path
 
 from gateway.api.routes import OPERATIONS
 from gateway.catalog import CATALOG
-from gateway.cli import app
 from gateway.clock import SystemClock
+from gateway.commands.tree import app
 from gateway.domain import Status
 from gateway.errors import REASONS
 from gateway.settings import Settings, variables_of

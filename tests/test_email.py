@@ -16,6 +16,8 @@ from tests.running import Client, in_thread, variables
 from tests.smtp_servers import Mailbox, smtp_server
 
 ADA = "ada@example.com"
+# What ends a line for somebody, and what no header carries.
+CUTS = ("\r\n", "\x00", "\x0b", "\x0c", "\x1b", "\x1c", "\x7f", "\x85", "\x9b", "\u2028", "\u2029")
 
 
 def mailing(box: Mailbox | None) -> dict[str, str]:
@@ -113,6 +115,34 @@ def test_an_internationalised_address_is_one_person(client: Client, box: Mailbox
     assert box.taken[0].rcpt_tos == ["jürgen@xn--bcher-kva.example"]
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_an_internationalised_reply_to_is_written_as_it_is_or_not_at_all(
+    sqlite_file: Path, tmp_path: Path, wide: bool
+) -> None:
+    with smtp_server(utf8=wide) as box:
+        given = variables(tmp_path, sqlite_copy(sqlite_file, tmp_path), **mailing(box))
+        with in_thread(given) as client:
+            parts = {"reply_to": "jörg@exämple.com", "from_name": "Jörg"}
+            sent = client.send(channel="email", to=ADA, subject="x", body="y", email=parts)
+            done = client.until(sent["id"], "accepted" if wide else "failed")
+            plain = {"reply_to": "jorg@exämple.com", "cc": ["bob@exämple.com"]}
+            other = client.send(channel="email", to=ADA, subject="x", body="y", email=plain)
+            client.until(other["id"], "accepted")
+    content = box.taken[-1].original_content
+    assert isinstance(content, bytes)
+    assert b"Reply-To: jorg@xn--exmple-cua.com\r\n" in content
+    assert b"\r\nCc: bob@xn--exmple-cua.com\r\n" in content
+    assert "SMTPUTF8" not in box.taken[-1].mail_options
+    if wide:
+        assert "SMTPUTF8" in box.taken[0].mail_options
+        content = box.taken[0].original_content
+        assert isinstance(content, bytes)
+        assert "\r\nReply-To: jörg@xn--exmple-cua.com\r\n".encode() in content
+    else:
+        assert (done["error"]["code"], len(box.taken)) == ("smtputf8", 1)
+        assert "internationalised" in done["error"]["message"]
+
+
 def test_an_answer_in_a_conversation_keeps_its_subject(client: Client, box: Mailbox) -> None:
     first = client.send(channel="email", to=ADA, subject="Your order", body="1")
     path = f"/api/conversations/{first['conversation_id']}/messages"
@@ -126,13 +156,20 @@ def test_an_answer_in_a_conversation_keeps_its_subject(client: Client, box: Mail
     ("more", "field"),
     [
         ({"subject": None}, "subject"),
-        ({"subject": "two\r\nlines"}, "subject"),
+        ({"subject": " \t\u00a0\u200b"}, "subject"),
+        *(({"subject": f"two{end}lines"}, "subject") for end in CUTS),
+        *(({"email": {"from_name": f"two{end}lines"}}, "email.from_name") for end in CUTS),
+        *(({"email": {"headers": {"X-A": f"1{end}2"}}}, "email.headers.X-A") for end in CUTS),
+        *(({"email": {"tags": [f"a{end}b"]}}, "email.tags.0") for end in CUTS[:3]),
         ({"body": ""}, "body"),
+        ({"body": "Leave: {{unsubscribe_url}}"}, "email.unsubscribe"),
+        ({"html": "<a href='{{ unsubscribe_url }}'>Leave</a>"}, "email.unsubscribe"),
         ({"to": "ada"}, "to"),
         ({"to": "ada@example.com, eve@example.com"}, "to"),
         ({"to": "ada@example.com\nBcc: eve@example.com"}, "to"),
         ({"from": "shop"}, "from"),
         ({"from": "a <shop@example.com> b"}, "from"),
+        ({"from": "The\u2028Shop <shop@example.com>"}, "from"),
         ({"email": {"cc": ["bob@example.com", "no"]}}, "email.cc.1"),
         ({"email": {"bcc": ["<eve@example.com>"]}}, "email.bcc.0"),
         ({"email": {"cc": [f"p{n}@example.com" for n in range(50)]}}, "email"),
@@ -170,6 +207,19 @@ def test_a_header_that_others_set_cannot_be_given(name: str) -> None:
     problems: list[tuple[str, str]] = []
     emails.normalised({"headers": {name.title(): "1"}}, None, problems)
     assert [field for field, _ in problems] == [f"email.headers.{name.title()}"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("Your\u2028 order\x0b7", "Re: Your order 7"),
+        ("RE: Your\x85order", "RE: Your order"),
+        ("Grüße 👩\u200d👧", "Re: Grüße 👩\u200d👧"),
+        ("\x0c ", ""),
+    ],
+)
+def test_the_subject_of_an_answer_is_one_line_however_it_came(before: str, after: str) -> None:
+    assert emails.answering(before) == after
 
 
 def test_the_references_of_an_answer_are_bounded_and_clean() -> None:

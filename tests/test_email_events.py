@@ -103,16 +103,21 @@ def test_what_ses_tells_by_its_topic_is_the_emails_status(
 def test_who_bounced_for_good_is_not_written_to_again(client: Client, topics: AwsTopics) -> None:
     done, attempt = mailed(client, "aws_ses")
     body = ses("Bounce", bounce("Permanent", "NoEmail", "Ada@Example.com"), **about(done, attempt))
-    assert topics.posted("/api/webhooks/aws-sns", body).to(client).status_code == 200
-    shown_now = client.until(done["id"], "bounced")
+    with following(client) as stream:
+        assert topics.posted("/api/webhooks/aws-sns", body).to(client).status_code == 200
+        shown_now = client.until(done["id"], "bounced")
+        later = client.send(channel="email", to=BOB, subject="x", body="y")
+        eventually(lambda: stream.types(later["id"]))
+        assert stream.types(done["id"]).count("message.bounced") == 1
     assert shown_now["error"]["code"] == "bounce_permanent:noemail"
     again = client.send(channel="email", to="ada@EXAMPLE.com", subject="x", body="y")
     refused = client.until(again["id"], "rejected")
     assert (refused["attempts"], refused["error"]["code"]) == ([], "suppressed")
+    (logged,) = client.get("/api/communications", status="rejected")["items"]
+    assert (logged["provider"], logged["attempts"]) == (None, 0)
     (listed,) = client.get("/api/suppressions", reason="bounce")["items"]
     assert (listed["address"], listed["source"], listed["detail"]) == (ADA, "vendor", "bounced")
-    other = client.send(channel="email", to=BOB, subject="x", body="y")
-    client.until(other["id"], "accepted")
+    client.until(later["id"], "accepted")
 
 
 def test_a_mailbox_that_is_full_stops_nobody(client: Client, topics: AwsTopics) -> None:

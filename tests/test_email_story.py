@@ -85,6 +85,8 @@ def test_email_goes_on_whoever_fails(scene: Scene) -> None:
     scene.amazon.always = AwsSes.unauthorised
     first = scene.client.until(scene.send("one")["id"], "accepted")
     assert first["provider"] == "sendgrid"
+    (logged,) = scene.client.get("/api/communications", provider="sendgrid")["items"]
+    assert (logged["message_id"], logged["attempts"]) == (first["id"], 2)
     ses, sendgrid = first["attempts"]
     assert (ses["provider"], ses["error"]["class"]) == ("aws_ses", "account_refused")
     assert sendgrid["why"].startswith("failover from aws_ses")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
+from gateway.commands.tree import app
 from gateway.domain import Capabilities, Channel, ListsTemplates, MarksRead, MessageType
 from gateway.errors import Unsupported
 from gateway.routing import types

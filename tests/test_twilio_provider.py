@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -384,16 +385,29 @@ async def test_a_file_that_cannot_be_had(
 # --- the SDK
 
 
-def test_neither_the_sdk_nor_its_http_library_is_loaded_before_a_provider_is_made() -> None:
-    script = "import sys, providers.twilio; print({'twilio', 'aiohttp'} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+def test_neither_the_sdk_nor_its_http_library_is_loaded_by_a_start_but_after_it(
+    tmp_path: Path,
+) -> None:
+    script = (
+        "import sys; from gateway.app import Gateway; from gateway.settings import load;"
+        "made = Gateway(environment=load(None, MESSAGING_PROVIDER='twilio', DATA_DIR='.',"
+        "TWILIO_ACCOUNT_SID='AC1', TWILIO_AUTH_TOKEN='t', TWILIO_PHONE_NUMBER='+15005550006'));"
+        "print(sorted({'twilio', 'aiohttp'} & set(sys.modules))); made.warm();"
+        "print(sorted({'twilio', 'aiohttp'} & set(sys.modules)))"
     )
-    assert done.stdout.strip() == "set()"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.split("\n")[:2] == ["[]", "['aiohttp', 'twilio']"]
 
 
 def test_a_missing_sdk_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "twilio.http.response", None)
+    monkeypatch.setitem(sys.modules, "twilio", None)
     assert TWILIO.provider is not None
     with pytest.raises(SettingsError, match=r"messaging-gateway\[twilio\]"):
         TWILIO.provider(settings_of(TWILIO, "https://api.twilio.com"), http=None, timeout=1.0)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
 from gateway.commands.terminal import Failure
+from gateway.commands.tree import app
 from gateway.errors import SettingsError
 from gateway.settings import Settings
 

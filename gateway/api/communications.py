@@ -12,16 +12,17 @@ from starlette.responses import Response, StreamingResponse
 
 from gateway.api.auth import header
 from gateway.api.context import Context
-from gateway.api.operation import PAGE, Operation
+from gateway.api.operation import PAGE, Choices, Operation
 from gateway.api.problems import unprocessable
 from gateway.api.reading import (
     answer,
+    chosen,
     cursor_for,
     cursor_of,
     filters_of,
+    in_order,
     is_id,
     limit_of,
-    one_of,
     when_of,
 )
 from gateway.api.shapes import (
@@ -48,6 +49,7 @@ from gateway.views import communication_view
 EQUAL = ("channel", "status", "provider", "recipient", "purpose")
 FILTERS = (*EQUAL, "since", "until")
 FORMATS = ("json", "csv")
+CHOICES: Choices = {"channel": tuple(Channel), "status": tuple(Status), "format": FORMATS}
 CSV = "text/csv"
 PIECE = 500  # rows that are read at once
 TIMES = frozenset(name for name in COLUMNS if name.endswith("_at"))
@@ -73,7 +75,7 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
 def _asked(request: Request, context: Context) -> tuple[Asked, str]:
     """Which messages, and in which form."""
     filters = filters_of(request, (*FILTERS, "format"))
-    one_of(filters, "format", FORMATS)
+    chosen(filters, {**CHOICES, "provider": context.known})
     form = "csv" if CSV in header(request, b"accept").lower() else "json"
     form = filters.pop("format", form)
     for name in ("since", "until"):
@@ -82,6 +84,7 @@ def _asked(request: Request, context: Context) -> tuple[Asked, str]:
     if "recipient" in only:
         only["to"] = context.outbound.as_stored(only.pop("recipient"))
     after, before = when_of(request, "since"), when_of(request, "until")
+    in_order(("since", after), ("until", before))
     return Asked(only, after, before), form
 
 
@@ -136,6 +139,7 @@ OPERATIONS = (
         answer="CommunicationList",
         file=CSV,
         query=(*FILTERS, "format", *PAGE),
+        choices=CHOICES,
         errors=(422,),
         tag="Costs",
     ),

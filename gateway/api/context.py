@@ -76,6 +76,7 @@ class Context:
     templates: Templates
     estimates: Estimates
     costs: Costs
+    known: tuple[str, ...]  # the names of all adapters that there are, set up or not
     spool: Spool | None = None
     streams: dict[str, int] = field(default_factory=dict)
 

@@ -18,21 +18,22 @@ from gateway.api.messages import (
     once,
     thread_of,
 )
-from gateway.api.operation import PAGE, Operation
+from gateway.api.operation import PAGE, Choices, Operation
 from gateway.api.problems import Problem, not_found, unprocessable
 from gateway.api.reading import (
     answer,
+    chosen,
     cursor_for,
     cursor_of,
     filters_of,
     id_of,
     is_id,
     limit_of,
-    one_of,
     question_of,
     validate,
 )
 from gateway.api.schemas import Reply
+from gateway.domain import Channel
 from gateway.drafts import Draft
 from gateway.store import conversation_lists, queries
 from gateway.store.accepts import Accepted
@@ -47,13 +48,18 @@ from gateway.words import Question
 
 MOST = 2**63 - 1
 FILTERS = (*conversation_lists.FILTERS, "q")
+CHOICES: Choices = {
+    "channel": tuple(Channel),
+    "status": ("open", "closed"),
+    "unread": ("true", "false"),
+}
 
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Conversations, the one last written in first."""
     filters = filters_of(request, FILTERS)
     asked = question_of(filters)
-    one_of(filters, "unread", ("true", "false"))
+    chosen(filters, CHOICES)
     for name in {"address", "our_address"} & filters.keys():
         filters[name] = context.outbound.as_stored(filters[name])
     return await listed(request, context, identity, filters, asked)
@@ -171,6 +177,7 @@ OPERATIONS = (
         summary="List conversations, the one last written in first",
         answer="ConversationList",
         query=(*FILTERS, *PAGE),
+        choices=CHOICES,
         errors=(422,),
         tag="Conversations",
     ),

@@ -7,8 +7,8 @@ from starlette.responses import Response
 
 from gateway.api.analytics import DAY, MOST, range_of
 from gateway.api.context import Context
-from gateway.api.operation import Operation
-from gateway.api.reading import answer, filters_of, one_of
+from gateway.api.operation import Choices, Operation
+from gateway.api.reading import answer, chosen, filters_of, one_of
 from gateway.api.shapes import MAYBE, TEXT, TIME, enum_of, object_of, ref
 from gateway.clock import show
 from gateway.costs import By
@@ -16,13 +16,14 @@ from gateway.domain import Channel
 from gateway.store.keys import Identity
 
 FILTERS = ("by", "since", "until", "channel")
+CHOICES: Choices = {"channel": tuple(Channel)}
 
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Costs in sum, by provider, channel, country or day."""
     filters = filters_of(request, FILTERS)
     one_of(filters, "by", By)
-    one_of(filters, "channel", Channel)
+    chosen(filters, CHOICES)
     by, channel = By(filters.get("by", By.PROVIDER)), filters.get("channel")
     since, until = range_of(request, context, MOST["day"], 30 * DAY)
     items = await context.costs.items(identity.tenant_id, since, until, channel, by)
@@ -38,6 +39,7 @@ OPERATIONS = (
         summary="Add up what sending cost, by provider, channel, country or day",
         answer="Costs",
         query=FILTERS,
+        choices=CHOICES,
         errors=(422,),
         tag="Costs",
     ),

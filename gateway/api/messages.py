@@ -13,15 +13,17 @@ from gateway import emails
 from gateway.api import rehearsal
 from gateway.api.auth import header
 from gateway.api.context import Context
-from gateway.api.operation import PAGE, Operation
+from gateway.api.operation import PAGE, Choices, Operation
 from gateway.api.problems import Problem, not_found, unprocessable
 from gateway.api.reading import (
     answer,
     body_of,
+    chosen,
     cursor_for,
     cursor_of,
     filters_of,
     id_of,
+    in_order,
     is_id,
     json_of,
     limit_of,
@@ -32,7 +34,7 @@ from gateway.api.reading import (
 from gateway.api.schemas import Content, NewMessage, Reschedule
 from gateway.api.templates import refusal
 from gateway.clock import to_ms
-from gateway.domain import Channel, MessageType
+from gateway.domain import Channel, Direction, MessageType, Status
 from gateway.drafts import Draft, Thread
 from gateway.explain import NOTHING, waiting
 from gateway.outbound import FARTHEST, Invalid
@@ -48,6 +50,12 @@ from gateway.words import Question
 
 ROUTE = "POST /api/messages"
 FILTERS = (*message_lists.EQUAL, "created_after", "created_before", "q")
+CHOICES: Choices = {
+    "channel": tuple(Channel),
+    "direction": tuple(Direction),
+    "status": tuple(Status),
+    "type": tuple(MessageType),
+}
 
 
 async def create(request: Request, context: Context, identity: Identity) -> Response:
@@ -203,9 +211,11 @@ async def shown(row: queries.Row, context: Context, identity: Identity) -> dict[
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Messages, newest first."""
     filters = filters_of(request, FILTERS)
+    chosen(filters, {**CHOICES, "provider": context.known})
     for name in {"to", "from"} & filters.keys():
         filters[name] = context.outbound.as_stored(filters[name])
     after, before = moment_of(filters, "created_after"), moment_of(filters, "created_before")
+    in_order(("created_after", after), ("created_before", before))
     asked = question_of(filters)
     return await listed(request, context, identity, Asked(filters, after, before), asked)
 
@@ -325,6 +335,7 @@ OPERATIONS = (
         summary="List messages, newest first",
         answer="MessageList",
         query=(*FILTERS, *PAGE),
+        choices=CHOICES,
         errors=(422,),
     ),
     Operation(

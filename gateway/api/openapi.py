@@ -26,6 +26,10 @@ PARAMETERS: dict[str, Any] = {
     "since": {"type": "string", "format": "date-time"},
     "until": {"type": "string", "format": "date-time"},
     "by": {"type": "string", "enum": [*By], "default": "provider"},
+    "provider": {
+        "type": "string",
+        "description": "The name of an adapter, set up or not; a 422 lists them.",
+    },
     "reason": {"type": "string", "enum": [*Why]},
     "format": {"type": "string", "enum": ["json", "csv"]},
     "interval": {"type": "string", "enum": ["hour", "day"], "default": "day"},
@@ -119,7 +123,10 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         listed.append({"name": name, "in": "path", "required": True, "schema": schema})
     for place, names in (("query", operation.query), ("header", operation.headers)):
         for n in names:
-            told = {"name": n, "in": place, "schema": PARAMETERS.get(n, TEXT)}
+            schema = PARAMETERS.get(n, TEXT)
+            if n in operation.choices:
+                schema = {"type": "string", "enum": [*operation.choices[n]]}
+            told = {"name": n, "in": place, "schema": schema}
             listed.append({**told, "required": True} if n in operation.needs else told)
     return listed
 

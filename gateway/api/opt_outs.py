@@ -8,12 +8,13 @@ from starlette.responses import Response
 from gateway import addresses
 from gateway.api.auth import header
 from gateway.api.context import Context
-from gateway.api.operation import PAGE, Operation
+from gateway.api.operation import PAGE, Choices, Operation
 from gateway.api.problems import not_found, unprocessable
 from gateway.api.reading import (
     UNSTORABLE,
     answer,
     body_of,
+    chosen,
     cursor_for,
     cursor_of,
     filters_of,
@@ -33,11 +34,13 @@ from gateway.views import opt_out_event_view, opt_out_view
 
 MOST = 2**63 - 1
 LONGEST = 254  # characters of an address
+CHOICES: Choices = {"channel": tuple(Channel)}
 
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Who is not to be written to; with `state`, who came back, or all."""
     filters = filters_of(request, opt_out_edits.FILTERS)
+    chosen(filters, CHOICES)
     state = filters.pop("state", State.OUT.value)
     if state not in (*State, "all"):
         raise unprocessable([("state", "must be out, in or all")])
@@ -154,6 +157,7 @@ OPERATIONS = (
         summary="List who is not to be written to; what changed last comes first",
         answer="OptOutList",
         query=("channel", "address", "state", *PAGE),
+        choices=CHOICES,
         errors=(422,),
         tag="Opt-outs",
     ),

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.auth import header
-from gateway.api.operation import PAGE
+from gateway.api.operation import PAGE, Choices
 from gateway.api.problems import Problem, not_found, unprocessable
 from gateway.api.schemas import DATE_TIME, in_utc
 from gateway.clock import to_ms
@@ -207,7 +207,7 @@ def moment_of(filters: dict[str, str], name: str) -> int | None:
 def when_of(request: Request, name: str) -> int | None:
     """A day or a moment of the query, in milliseconds; one without an offset is in UTC."""
     text = request.query_params.get(name)
-    if not text:
+    if text is None:
         return None
     # A + of a query comes as a space, unless it was encoded.
     text = text[:10] + text[10:11] + text[11:].replace(" ", "+")
@@ -234,9 +234,20 @@ def question_of(filters: dict[str, str]) -> Question | None:
 
 def one_of(filters: Mapping[str, str], name: str, words: Iterable[str]) -> None:
     """Checks a filter that is one of a few words."""
-    known = tuple(words)
-    if name in filters and filters[name] not in known:
-        raise unprocessable([(name, f"must be {' or '.join(known)}")])
+    chosen(filters, {name: tuple(words)})
+
+
+def chosen(filters: Mapping[str, str], choices: Choices) -> None:
+    """Checks the filters that are each one of a few words: another one would give nothing."""
+    wrong = [name for name in choices if name in filters and filters[name] not in choices[name]]
+    if wrong:
+        raise unprocessable((name, f"must be {' or '.join(choices[name])}") for name in wrong)
+
+
+def in_order(since: tuple[str, int | None], until: tuple[str, int | None]) -> None:
+    """Checks that a time, of two by their names, does not end before it begins."""
+    if since[1] is not None and until[1] is not None and since[1] >= until[1]:
+        raise unprocessable([(since[0], f"must be before {until[0]}")])
 
 
 class Json(Response):

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from gateway.domain import Channel, MessageType, OnUnknown, Priority
+from gateway.emails import ONE_LINE, UNPRINTABLE
 from gateway.opt_outs import Why
 
 BODY_MOST = 65_536  # characters; a vendor's own limit is lower and is told by the provider
@@ -26,6 +27,7 @@ DATE_TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
     r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
+NO_CONTROLS = f"^[^{UNPRINTABLE.pattern[1:-1]}]*$"
 KEPT_NAMES = ("session_id", "channel_id", "sender")
 SENDABLE = (Channel.SMS, Channel.WHATSAPP, Channel.EMAIL)
 
@@ -38,6 +40,8 @@ def _when(value: Any) -> Any:
     raise ValueError("must be a date and a time such as 2030-01-31T09:00:00Z")
 
 
+# A validator is built when it is first needed: a start waits for none of them.
+STRICT = ConfigDict(extra="forbid", defer_build=True)
 Moment = Annotated[datetime | None, BeforeValidator(_when)]
 
 
@@ -64,7 +68,7 @@ Zone = Annotated[
 class Media(BaseModel):
     """A file to send."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     url: str = Field(max_length=2048, description="An https URL that the vendor can fetch.")
     content_type: str | None = Field(default=None, max_length=255, pattern=r"^[\w.+-]+/[\w.+-]+$")
@@ -74,7 +78,7 @@ class Media(BaseModel):
 class Template(BaseModel):
     """A template that the vendor knows."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     name: str = Field(max_length=512)
     language: str | None = Field(default=None, max_length=35)
@@ -86,8 +90,8 @@ class Template(BaseModel):
 
 
 def _one_line(value: str | None) -> str | None:
-    if value is not None and ("\r" in value or "\n" in value):
-        raise ValueError("must be one line")
+    if value is not None and UNPRINTABLE.search(value):
+        raise ValueError(ONE_LINE)
     return value
 
 
@@ -100,7 +104,7 @@ def _media(value: Any) -> Any:
 class EmailParts(BaseModel):
     """What only an email has."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     reply_to: str | None = Field(default=None, max_length=254)
     cc: list[str] = Field(default_factory=list, max_length=50)
@@ -120,7 +124,7 @@ class EmailParts(BaseModel):
 class Content(BaseModel):
     """What is shared by a new message and an answer."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     body: str = Field(default="", max_length=BODY_MOST)
     sender: str | None = Field(
@@ -137,7 +141,7 @@ class Content(BaseModel):
     reply_to: str | None = Field(default=None, max_length=255)
     template: Template | None = None
     subject: Annotated[str | None, AfterValidator(_one_line)] = Field(
-        default=None, max_length=998, json_schema_extra={"pattern": r"^[^\r\n]*$"}
+        default=None, max_length=998, json_schema_extra={"pattern": NO_CONTROLS}
     )
     html: str | None = Field(default=None, max_length=1_000_000)
     email: EmailParts | None = None
@@ -228,7 +232,7 @@ class Reply(Content):
 class Reschedule(BaseModel):
     """`POST /api/messages/{id}/reschedule`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     timezone: Zone = None
     send_at: Annotated[datetime, BeforeValidator(_when)]
@@ -240,7 +244,7 @@ class Reschedule(BaseModel):
 class Retry(BaseModel):
     """`POST /api/messages/{id}/retry`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     timezone: Zone = None
     expires_at: Moment = None
@@ -254,7 +258,7 @@ class Retry(BaseModel):
 class OptOutReason(BaseModel):
     """`PUT /api/opt-outs/{channel}/{address}`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     reason: str | None = Field(
         default=None, max_length=200, description="Kept as proof, such as how they said so."
@@ -264,7 +268,7 @@ class OptOutReason(BaseModel):
 class SuppressionReason(BaseModel):
     """`PUT /api/suppressions/{address}`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     reason: Why = Field(default=Why.MANUAL, description="What it is known by from then on.")
 
@@ -272,7 +276,7 @@ class SuppressionReason(BaseModel):
 class Assignment(BaseModel):
     """`POST /api/conversations/{id}/assign`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     assignee: Annotated[
         str | None,
@@ -294,7 +298,7 @@ LabelText = Annotated[str, Field(max_length=LABEL_MOST), AfterValidator(_a_label
 class Label(BaseModel):
     """`POST /api/conversations/{id}/labels`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     label: LabelText
 
@@ -302,7 +306,7 @@ class Label(BaseModel):
 class Labels(BaseModel):
     """`PUT /api/conversations/{id}/labels`: all of them, in place of those that there are."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     labels: list[LabelText] = Field(max_length=50)
 
@@ -310,7 +314,7 @@ class Labels(BaseModel):
 class ConversationChange(BaseModel):
     """`PATCH /api/conversations/{id}`: what is left out stays as it is."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     name: str | None = Field(
         default=None,
@@ -324,7 +328,7 @@ class ConversationChange(BaseModel):
 class NewNote(BaseModel):
     """`POST /api/conversations/{id}/notes`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     body: str = Field(min_length=1, max_length=10_000)
     author: str | None = Field(default=None, min_length=1, max_length=100)

@@ -7,20 +7,22 @@ from starlette.responses import Response
 
 from gateway.api import conversations, messages
 from gateway.api.context import Context
-from gateway.api.operation import PAGE, Operation
+from gateway.api.operation import PAGE, Choices, Operation
 from gateway.api.problems import unprocessable
-from gateway.api.reading import filters_of, one_of, question_of
+from gateway.api.reading import chosen, filters_of, question_of
 from gateway.api.shapes import ref
+from gateway.domain import Channel
 from gateway.store.keys import Identity
 from gateway.store.message_lists import Asked
 
 TYPES = ("messages", "conversations")
+CHOICES: Choices = {"channel": tuple(Channel), "type": TYPES}
 
 
 async def find(request: Request, context: Context, identity: Identity) -> Response:
     """Messages with some words, newest first; or conversations."""
     filters = filters_of(request, ("q", "channel", "type"))
-    one_of(filters, "type", TYPES)
+    chosen(filters, CHOICES)
     kind = filters.pop("type", TYPES[0])
     asked = question_of(filters)
     if asked is None:
@@ -38,6 +40,7 @@ OPERATIONS = (
         summary="Find messages, or conversations, by words",
         answer="Findings",
         query=("q", "channel", "type", *PAGE),
+        choices=CHOICES,
         needs=("q",),
         errors=(422,),
         tag="Search",

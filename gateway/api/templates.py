@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api.context import Context
-from gateway.api.operation import PAGE, Operation
+from gateway.api.operation import PAGE, Choices, Operation
 from gateway.api.problems import Problem, unprocessable
-from gateway.api.reading import answer, cursor_for, cursor_of, filters_of, limit_of, one_of
+from gateway.api.reading import answer, chosen, cursor_for, cursor_of, filters_of, limit_of
 from gateway.api.shapes import MAYBE, TEXT, object_of, ref
 from gateway.clock import show
 from gateway.domain import Channel, VendorTemplate
@@ -19,7 +19,8 @@ from gateway.store.keys import Identity
 from gateway.templates import Found, Listed
 from gateway.windows import WindowClosed, length
 
-FILTERS = ("channel", "name", "status")
+FILTERS = ("channel", "name", "status")  # a status is its vendor's own word
+CHOICES: Choices = {"channel": tuple(Channel)}
 OFFERED = 20  # templates that a refusal names
 APPROVED = "approved"
 AWAY = (Unreachable, Throttled)
@@ -29,7 +30,7 @@ TRY = 'add "outside_window": "try" to send it all the same'
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """The templates of a channel."""
     filters = filters_of(request, FILTERS)
-    one_of(filters, "channel", Channel)
+    chosen(filters, CHOICES)
     limit, start = limit_of(request), _start(request)
     found = await context.templates.found(Channel(filters.pop("channel", Channel.WHATSAPP)))
     if not found.answered:
@@ -110,6 +111,7 @@ OPERATIONS = (
         summary="List the templates that the vendors of a channel know",
         answer="TemplateList",
         query=(*FILTERS, *PAGE),
+        choices=CHOICES,
         errors=(422, 502),
         tag="Templates",
     ),

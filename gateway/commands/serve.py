@@ -65,7 +65,7 @@ def _serve(gateway: Gateway, listener: object) -> None:
     note = lock.Serving(pid=os.getpid(), url=url, origin=settings.origin, env=settings.gateway_env)
 
     def ready() -> None:
-        server.settled()
+        server.settled(then=gateway.warm)
         welcome.greet(gateway, url, key)
 
     with lock.noted(settings.data_dir, note):
@@ -100,6 +100,7 @@ def worker(
 
     env = process.environment()
     with running(env, "worker") as gateway:
+        gateway.warm()  # nobody waits for an answer
         uvloop.run(_work(gateway, metrics_port))
 
 

@@ -15,6 +15,12 @@ COLUMNS = (
     *("error_code", "error_message", "error_provider", "metadata"),
 )
 
+# A message that nobody was asked to send names who would be asked: that is no provider of it.
+USED = (
+    "(dedupe_key IS NOT NULL OR EXISTS (SELECT 1 FROM attempts AS a "
+    "WHERE a.tenant_id = messages.tenant_id AND a.message_id = messages.id))"
+)
+
 Row = dict[str, Any]
 
 
@@ -22,6 +28,8 @@ def listed(tx: Tx, tenant_id: str, asked: Asked, older: str | None, limit: int) 
     """What was sent, older than the message `older`. The page is found by the indexes of the
     messages; only its own rows are read through the view."""
     where, values = condition(tx, tenant_id, asked)
+    if "provider" in asked.filters:
+        where = f"{where} AND {USED}"
     if older is not None:
         where, values = f"{where} AND id < ?", [*values, older]
     found = tx.run(

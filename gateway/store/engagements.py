@@ -1,5 +1,6 @@
 """What people did with messages of ours: opened, clicked, complained. Each word is kept once, as a
-notice, and passed on by the feed; none changes a status."""
+notice, and passed on by the feed; none changes a status. A bounce is a status, which the feed
+tells as such: here it only says of whom."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.clock import new_id, to_ms
-from gateway.domain import Engagement
+from gateway.domain import Engagement, Status
 from gateway.store.rows import insert, select
 from gateway.store.tables import attempts
 from gateway.store.tx import Tx
@@ -16,6 +17,7 @@ from gateway.store.vendor_tables import notices
 
 ONCE = "ON CONFLICT (connection, dedupe_key) DO NOTHING RETURNING id"
 FOUND = ("tenant_id", "message_id", "id", "connection", "provider_message_id")
+STATUSES = frozenset(f"message.{status}" for status in Status)
 
 Said = tuple[str, str, str | None, Engagement]  # by tenant, connection and request
 
@@ -48,7 +50,8 @@ def keep(tx: Tx, said: Sequence[Said]) -> None:
     made = {r.id for r in insert(tx, notices, [rows[key] for key in sorted(rows)], ONCE)}
     for row in rows.values():
         told = json.loads(row["content"])
-        if row["id"] in made and (message_id := told.pop("message_id")):
+        message_id = told.pop("message_id")
+        if row["id"] in made and message_id and row["kind"] not in STATUSES:
             change = {"engagement": told}
             tx.emit(row["tenant_id"], row["kind"], message_id=message_id, change=change)
 
