@@ -116,13 +116,22 @@ def read_json(text: str | bytes) -> Any:
         ValueError: it is not JSON, too deep, or holds a number that JSON does not have.
     """
     try:
-        return _clean(json.loads(text, parse_constant=_refuse), 0)
+        whole = text if isinstance(text, str) else _decoded(text)
+        return _clean(_READ(whole), 0)
     except RecursionError:
         raise ValueError("the JSON is too deep") from None
 
 
+def _decoded(body: bytes) -> str:
+    return body.decode(json.detect_encoding(body), "surrogatepass")
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+# `json.loads` makes one anew for each call, which takes as long as the reading.
+_READ = json.JSONDecoder(parse_constant=_refuse).decode
 
 
 def _clean(value: Any, depth: int) -> Any:

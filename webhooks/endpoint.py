@@ -11,7 +11,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -180,8 +179,8 @@ class Endpoint:
             request = self._head(scope)
             most = self._admitted(key, request)
             with self._room(request, most):
-                request = replace(request, body=await self._read(request, receive, most))
-                webhook = await self._take(key, hooks, request)
+                body = await self._read(request, receive, most)
+                webhook = await self._take(key, hooks, _whole(request, body))
         except Refused as refused:
             named = key in self._hooks or key in self._missing
             self._on_verdict(key if named else "?", refused.verdict)
@@ -300,9 +299,23 @@ def _unproved(key: str, error: SignatureInvalid, also: str = "", *, rest: bool =
     return Refused(error.http_status, verdict, *closing, rest=rest)
 
 
+def _whole(head: WebhookRequest, body: bytes) -> WebhookRequest:
+    """The same with its body; `replace` takes three times as long."""
+    return WebhookRequest(
+        method=head.method,
+        url=head.url,
+        headers=head.headers,
+        body=body,
+        received_at=head.received_at,
+    )
+
+
 def _headers(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers by lower-case name; repeated ones joined by a comma, as RFC 9110 has it."""
-    headers: dict[str, str] = {}
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
+    if len(headers) == len(raw):
+        return headers
+    headers.clear()
     for name, value in raw:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
