@@ -129,13 +129,13 @@ def adapters(environment: Environment, http: Http, *, keep: bool = True) -> Adap
 def _check_names(settings: Settings) -> None:
     if settings.messaging_provider is None and not settings.development:
         raise SettingsError(
-            f"MESSAGING_PROVIDER is not set; set it to one of {catalog.known()} "
+            f"MESSAGING_PROVIDER is not set; set it to one of {catalog.senders()} "
             "(or GATEWAY_ENV=development to try the gateway without a vendor)."
         )
     for name in named(settings):
-        if not list(catalog.entries(name)):
+        if not any(entry.provider is not None for entry in catalog.entries(name)):
             raise SettingsError(
-                f"MESSAGING_PROVIDER or a chain names {name!r}; known are {catalog.known()}."
+                f"MESSAGING_PROVIDER or a chain names {name!r}; known are {catalog.senders()}."
             )
 
 

@@ -77,3 +77,9 @@ def plain(name: str) -> str:
 def known() -> str:
     """The names that may be given, for an error's text."""
     return ", ".join(sorted({name for entry in CATALOG for name in (entry.name, entry.family)}))
+
+
+def senders() -> str:
+    """The same, of those that send."""
+    sending = [entry for entry in CATALOG if entry.provider is not None]
+    return ", ".join(sorted({name for entry in sending for name in (entry.name, entry.family)}))

@@ -27,6 +27,7 @@ TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # What no header carries, and what ends a line for somebody.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 ONE_LINE = "must be one line, without control characters"
+UNSUBSCRIBE_URL = re.compile(r"\{\{[ \t]*unsubscribe_url[ \t]*\}\}")  # in a text that people read
 LONGEST_VALUE = 900  # octets: a line of mail has at most 998
 
 Problems = list[tuple[str, str]]
@@ -78,6 +79,13 @@ def unsubscribing(
         yield field, "is for one person: whoever gets a copy would unsubscribe somebody else"
     if urgent:
         yield field, "is not for what is urgent: nobody unsubscribes from a code or an alarm"
+
+
+def promising(texts: Iterable[str | None]) -> Iterable[tuple[str, str]]:
+    """What is wrong with texts that have a place for an address which was not asked for."""
+    if any(text and UNSUBSCRIBE_URL.search(text) for text in texts):
+        text = "must be true where the text says {{unsubscribe_url}}: it would be sent as it stands"
+        yield "email.unsubscribe", text
 
 
 def answered(subject: str | None, extra: Mapping[str, Any]) -> Answered:

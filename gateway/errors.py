@@ -65,8 +65,9 @@ class ProviderError(GatewayError):
     """
 
     again: ClassVar[Again] = Again.BY_POLICY
-    next_provider: ClassVar[bool] = False
-    breaker: Breaker = Breaker.COUNTS  # less on one that says nothing of the provider's sending
+    # Less of both on one that says nothing of the provider's sending, such as a file that is away.
+    next_provider: bool = False
+    breaker: Breaker = Breaker.COUNTS
     ends_message: ClassVar[bool] = False
     sent_nothing: ClassVar[bool] = False  # what is not known to be unsent may have been sent
     changes: Sequence[Change] = ()  # what an `install` had made, or would make, beside the failure
@@ -95,7 +96,8 @@ class Unsupported(ProviderError):
 class Rejected(ProviderError):
     """The vendor refused this message: bad number, opted out, content, template.
 
-    `because` narrows the reason where somebody acts on it: `opted_out`.
+    `because` narrows the reason where somebody acts on it: `opted_out`, or `bounced` of an email
+    to a mailbox that there is not, and will not be.
     """
 
     again = Again.NO

@@ -12,6 +12,7 @@ from enum import StrEnum
 from gateway.domain import Channel, Engagement, Event, InboundMessage, MessageType
 
 REASON = "opted_out"  # of an error, ours or a vendor's
+BOUNCED = "bounced"  # of a vendor's error: there is no such mailbox
 TEXT = "the person has opted out of this channel"
 SUPPRESSED = "suppressed"  # of an error of ours: not for what the person wants
 TEXTS = {REASON: TEXT, SUPPRESSED: "the address is suppressed: mail to it does harm"}
@@ -69,7 +70,7 @@ ENGAGEMENTS = {
     "unsubscribed": State.OUT,
     "resubscribed": State.IN,
     "complained": State.OUT,  # to their mail's provider: they called it spam
-    "bounced": State.OUT,  # for good: there is no such mailbox
+    BOUNCED: State.OUT,  # for good: there is no such mailbox
 }
 
 
@@ -112,12 +113,18 @@ class Why(StrEnum):
 
 # By the detail of the word that blocks; operators say it in the same words as vendors.
 DETAILS = {
-    "bounced": Why.BOUNCE,
+    BOUNCED: Why.BOUNCE,
     "complained": Why.COMPLAINT,
     "unsubscribed": Why.UNSUBSCRIBE,
     SUPPRESSED: Why.MANUAL,
 }
 SAID = {why: detail for detail, why in DETAILS.items()}
+
+
+def detail_of(reason: str, code: str) -> str | None:
+    """What is kept of a vendor's refusal of a message that speaks of its person; None: it does
+    not. Mail's own reasons are known by their words."""
+    return {REASON: code, BOUNCED: BOUNCED}.get(reason)
 
 
 def why_blocked(source: Source, detail: str | None) -> Why:

@@ -306,6 +306,8 @@ class Outbound:
         if kept.get("unsubscribe"):
             urgent = draft.priority is Priority.URGENT
             problems += emails.unsubscribing(kept, urgent=urgent, reachable=self._reachable)
+        else:
+            problems += emails.promising((draft.body, draft.html))
         return kept
 
     def _content(self, draft: Draft, kind: MessageType, problems: list[tuple[str, str]]) -> None:

@@ -11,10 +11,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway import routing
 from gateway.circuits import Probe
+from gateway.clock import new_id
 from gateway.domain import Clock, OnUnknown, OutboundMessage, Provider, Receipt
 from gateway.errors import (
     REASONS,
@@ -46,6 +47,7 @@ UNSTORABLE = Ambiguous("the vendor's answer could not be stored", code="unstorab
 CLASSES = frozenset(REASONS) - {ProviderError}  # whatever is of no class is ambiguous
 
 OnAnswer = Callable[[Outcome, float | None], None]  # within so many seconds; None: late
+Follow = Callable[[Due], Attempt | None]  # the attempt that may be made at once, if one may
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +84,7 @@ class Sending:
         own_files: OwnFiles | None,
         unsubscribes: Unsubscribes | None,
         on_answer: OnAnswer,
+        follow: Follow,
     ) -> None:
         self._batcher = batcher
         self._providers = providers
@@ -92,6 +95,7 @@ class Sending:
         self._own_files = own_files
         self._unsubscribes = unsubscribes
         self._on_answer = on_answer
+        self._follow = follow
         self.stopping = False  # then whoever is cut off is unknown
         self.late: set[asyncio.Task[None]] = set()
 
@@ -102,7 +106,23 @@ class Sending:
         await self._settle(Outcome(attempt, error=idle, retry_in=0))
 
     async def begun(self, attempt: Attempt, leased: float, probe: Probe | None = None) -> None:
-        """Sends what stands in the database as an attempt under a lease of ours."""
+        """Sends what stands in the database as an attempt under a lease of ours; where it is the
+        next provider's turn at once, by that one, too. Gives each attempt's seat back, which was
+        taken for it."""
+        following: tuple[Attempt, float] | None = (attempt, leased)
+        while following is not None:
+            attempt, leased = following
+            try:
+                following = await self._through(attempt, leased, probe)
+            finally:
+                self._board.left(attempt.provider)
+            probe = None
+
+    async def _through(
+        self, attempt: Attempt, leased: float, probe: Probe | None
+    ) -> tuple[Attempt, float] | None:
+        """One attempt, to its end; with the one that was begun with that, and since when it is
+        leased."""
         try:
             outcome = await self._asked(attempt, leased)
         except BaseException:
@@ -110,11 +130,42 @@ class Sending:
             raise
         error, id_ = outcome.error, attempt.due.message_id
         self._board.heard(attempt.provider, attempt.sender or "", id_, error, probe)
-        await self._store(outcome)
+        following, since = self._following(outcome), self._clock.monotonic()
+        went_on = False
+        try:
+            went_on = await self._store(replace(outcome, following=following))
+        finally:
+            if following is not None and not went_on:
+                self._board.left(following.provider)
         if isinstance(error, Ambiguous) and error.late is not None:
             listening = asyncio.create_task(self._listen(attempt, error.late))
             self.late.add(listening)
             listening.add_done_callback(self.late.discard)
+        return (following, since) if following is not None and went_on else None
+
+    def _following(self, outcome: Outcome) -> Attempt | None:
+        """The attempt that is made at once after this one, with a seat, if one may be."""
+        due, error = outcome.attempt.due, outcome.error
+        if error is None or outcome.retry_in != 0 or self.stopping:
+            return None
+        until = None if outcome.not_before is None else self._board.now() + outcome.not_before
+        before = Tried(outcome.attempt.provider, error.reason, error.code, until)
+        instead = outcome.attempt.instead
+        following = self._follow(
+            replace(
+                due,
+                token=new_id("lease"),
+                attempts=due.attempts + 1,
+                route=outcome.route or due.route or outcome.attempt.provider,
+                message={**due.message, "from_address": instead.address}
+                if instead
+                else due.message,
+                tried=(*due.tried, before),
+            )
+        )
+        if following is not None:
+            self._board.took(following.provider)
+        return following
 
     async def _asked(self, attempt: Attempt, leased: float) -> Outcome:
         route = self._board.routes[attempt.provider]
@@ -147,10 +198,11 @@ class Sending:
             self._on_answer(outcome, None)
             await self._store(outcome)
 
-    async def _store(self, outcome: Outcome) -> None:
-        await self._settle(outcome)
+    async def _store(self, outcome: Outcome) -> bool:
+        went_on = await self._settle(outcome)
         if outcome.receipt is not None and outcome.receipt.updates:
             await self._report(outcome.attempt, outcome.receipt)
+        return went_on
 
     async def _heard(self, answer: Awaitable[Receipt], attempt: Attempt, within: float) -> Outcome:
         name = attempt.provider
@@ -180,7 +232,7 @@ class Sending:
         """What comes next, of an attempt that did not go well."""
         due, retry = attempt.due, self._limits.retry
         route = due.route or attempt.provider
-        tried = (*tried_of(due), Tried(attempt.provider, error.reason, error.code))
+        tried = (*due.tried, Tried(attempt.provider, error.reason, error.code))
         following = routing.after(
             error,
             made=due.attempts + 1,
@@ -203,13 +255,13 @@ class Sending:
             not_before=before,
         )
 
-    async def _settle(self, outcome: Outcome) -> None:
-        """T3 is kept and repeated until it is stored: the vendor's answer is not to be lost."""
+    async def _settle(self, outcome: Outcome) -> bool:
+        """T3 is kept and repeated until it is stored: the vendor's answer is not to be lost. Says
+        whether the next attempt was begun with it."""
         pause, tries = 0.1, 0
         while True:
             try:
-                await self._batcher.submit(SETTLE, outcome)
-                return
+                return await self._batcher.submit(SETTLE, outcome)
             except (StoreUnavailable, OutcomeUnknown) as error:
                 log.warning("cannot store the outcome of %s: %s", outcome.attempt.id, error)
                 await asyncio.sleep(pause)
@@ -219,7 +271,7 @@ class Sending:
                 outcome = Outcome(outcome.attempt, error=UNSTORABLE)
                 tries += 1
                 if tries > UNSTORABLE_TRIES:
-                    return  # the lease runs out, and the attempt is told to be unknown
+                    return False  # the lease runs out, and the attempt is told to be unknown
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
 
@@ -229,10 +281,3 @@ class Sending:
             await self._batcher.submit(REPORT, report)
         except (StoreUnavailable, OutcomeUnknown) as error:
             log.warning("a report of %s was not stored: %s", attempt.provider, error)
-
-
-def tried_of(due: Due) -> tuple[Tried, ...]:
-    """The attempts so far, of a leased message."""
-    return tuple(
-        Tried(row.provider, row.error_reason, row.error_code, row.retry_at) for row in due.tried
-    )

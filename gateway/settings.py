@@ -88,6 +88,8 @@ def _origin(url: str) -> str:
         raise ValueError("must have a readable host, and a port from 1 to 65535 or none") from None
     if parts.scheme not in ("http", "https") or not host or not UNBROKEN.fullmatch(url):
         raise ValueError("must be a URL such as https://gateway.example.com")
+    if not url.isascii():  # it stands in headers, and vendors sign what they make of it
+        raise ValueError("must be of ASCII: write a domain beyond it as xn--…, and a path with %")
     if port == 0:
         raise ValueError("must have a port from 1 to 65535, or none")
     if "?" in url or "#" in url:

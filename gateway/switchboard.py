@@ -217,6 +217,10 @@ class Switchboard:
         bound = self._bounds.get(name)
         return bound is not None and self._flying[name] >= bound
 
+    def now(self) -> int:
+        """The database's time, in milliseconds, as far as it is known here."""
+        return self.circuits.now()
+
     def took(self, name: str) -> None:
         """A message is being sent by a provider."""
         self._flying[name] += 1

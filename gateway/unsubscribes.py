@@ -17,6 +17,7 @@ from typing import Any
 
 from gateway.clock import new_id
 from gateway.domain import OutboundEmail, OutboundMessage
+from gateway.emails import UNSUBSCRIBE_URL
 from gateway.errors import Breaker, OutcomeUnknown, StoreUnavailable, Unreachable
 from gateway.opt_outs import Source, State
 from gateway.signing import SigningKeys, signed
@@ -28,7 +29,6 @@ from gateway.store.reader import Reader
 
 PURPOSE = "unsubscribe"
 TOKEN = re.compile(r"([A-Za-z0-9_-]{1,400})\.(msg_[0-9A-Za-z]{1,64})\.([A-Za-z0-9_-]{43})")
-PLACE = "{{unsubscribe_url}}"  # in a text, where people are to read it
 PATIENCE = 5.0  # seconds for the key, which is there already but for a tenant's first
 NOWHERE = "PUBLIC_URL is not set where this is sent: no address to unsubscribe at"
 
@@ -110,8 +110,8 @@ def _with(message: OutboundMessage, parts: OutboundEmail, url: str) -> OutboundM
     """The email with its address, in the header and where the text has left a place for it."""
     return replace(
         message,
-        body=message.body.replace(PLACE, url),
-        html=message.html and message.html.replace(PLACE, html.escape(url)),
+        body=UNSUBSCRIBE_URL.sub(lambda _: url, message.body),
+        html=message.html and UNSUBSCRIBE_URL.sub(lambda _: html.escape(url), message.html),
         email=replace(parts, unsubscribe_url=url),
     )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,11 +23,12 @@ from gateway.outgoing import explained
 from gateway.own_files import OwnFiles
 from gateway.patience import woken
 from gateway.routing import Pick, Wait
-from gateway.sending import Limits, OnAnswer, Sending, tried_of
+from gateway.sending import Limits, OnAnswer, Sending
 from gateway.store.accepts import HandOff, NewMessage, begun_by
 from gateway.store.batcher import Batcher
 from gateway.store.claims import CLAIM, RELEASE, Claim, Due, Release, names
-from gateway.store.deliveries import BEGIN, SWEEPING, Attempt, Sweep
+from gateway.store.deliveries import BEGIN, Attempt
+from gateway.store.sweeps import SWEEPING, Sweep
 from gateway.switchboard import Switchboard
 from gateway.unsubscribes import Unsubscribes
 
@@ -34,7 +36,7 @@ log = logging.getLogger("gateway.worker")
 
 LAST_WRITES = 5.0  # seconds, at the very end, for what was cut off to be stored
 
-Work = Callable[[], Awaitable[None]]
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Worker:
@@ -69,6 +71,7 @@ class Worker:
             own_files=own_files,
             unsubscribes=unsubscribes,
             on_answer=on_answer,
+            follow=self._at_once,
         )
         self._estimates = estimates or Estimates(clock)
         self._only_process = only_process
@@ -127,7 +130,7 @@ class Worker:
         error = None if stored.cancelled() else stored.exception()
         work: Work | None = None
         if isinstance(error, OutcomeUnknown):  # perhaps it was handed over after all
-            work = partial(self._sending.never_begun, begun_by(new))
+            work = partial(self._never_begun, begun_by(new))
         elif error is None and handoff.attempt is not None:
             work = partial(self._sending.begun, handoff.attempt, handoff.since)
         if work is None:
@@ -135,13 +138,13 @@ class Worker:
             self._board.left(handoff.provider)
             self._wake.set()
         else:
-            self._start(self._flown(handoff.provider, work))
+            self._start(work())
 
-    async def _flown(self, provider: str, work: Work) -> None:
+    async def _never_begun(self, attempt: Attempt) -> None:
         try:
-            await work()
+            await self._sending.never_begun(attempt)
         finally:
-            self._board.left(provider)
+            self._board.left(attempt.provider)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -232,18 +235,21 @@ class Worker:
             return
         attempt = self._attempt(due, pick)
         self._board.took(pick.provider)
+        begun = False
         try:
-            if await self._begin(attempt, probe):
-                await self._sending.begun(attempt, leased, probe)
+            begun = await self._begin(attempt, probe)
         finally:
-            self._board.left(pick.provider)
+            if not begun:
+                self._board.left(pick.provider)
+        if begun:
+            await self._sending.begun(attempt, leased, probe)
 
     async def _picked(self, due: Due) -> tuple[Pick | None, Probe | None]:
         """Who is asked, with the right to probe where it takes one; nobody: then the message waits
         again, at no cost."""
-        route, tried = due.route or due.message["provider"], tried_of(due)
+        route = due.route or due.message["provider"]
         for _ in range(len(names(route)) + 1):
-            found = self._board.pick(due.message, route, tried)
+            found = self._board.pick(due.message, route, due.tried)
             if isinstance(found, Wait):
                 blocked = "sender_blocked" in found.words
                 await self._release(Release(due, self._board.until(found), blocked))
@@ -261,6 +267,19 @@ class Worker:
             await self._batcher.submit(RELEASE, release)
         except (StoreUnavailable, OutcomeUnknown) as error:
             log.warning("%s was not given back: %s", release.due.message_id, error)
+
+    def _at_once(self, due: Due) -> Attempt | None:
+        """The attempt that may be made of a message that has just come back: by somebody else who
+        is well, has a seat, and counts no messages."""
+        found = self._board.pick(due.message, due.route, due.tried)
+        if isinstance(found, Wait) or found.probe or self._board.full(found.provider):
+            return None
+        if found.provider == due.tried[-1].provider:
+            return None  # which may be known to be ill in a moment
+        attempt = self._attempt(due, found)
+        if attempt.share is not None:
+            return None  # T2 counts it, and T3 does not
+        return replace(attempt, lease=int(self._limits.lease * 1000))
 
     def _attempt(self, due: Due, pick: Pick) -> Attempt:
         route = self._board.routes[pick.provider]

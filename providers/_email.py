@@ -68,7 +68,7 @@ async def attachments(
         Rejected: one is gone, may not be visited, or is too large.
         Unreachable: it may be had later.
     """
-    found, left = [], limit
+    found, left, number = [], limit, 0
     try:
         async with asyncio.timeout(within):
             for number, file in enumerate(files(message), start=1):
@@ -78,9 +78,9 @@ async def attachments(
                     raise too_large(limit)
                 found.append(Attachment(got.data, _kind(file, got), _named(file, got, number)))
     except TimeoutError:
-        failure: ProviderError = Unreachable("no time was left to bring a file", code="media")
-    except Ambiguous as error:
-        failure = Unreachable(error.text, code=error.code)
+        failure: ProviderError = _away(message, number, "no time was left to bring it")
+    except (Ambiguous, Unreachable) as error:
+        failure = _away(message, number, error.text)
     except ProviderError as error:
         failure = error
     else:
@@ -88,6 +88,17 @@ async def attachments(
     failure.breaker = Breaker.IGNORES
     failure.__context__ = None
     raise failure
+
+
+def _away(message: OutboundMessage, number: int, text: str) -> Unreachable:
+    """A file that may be had later. Nobody else could bring it now, either: the next provider is
+    not asked because of it."""
+    first, place = len(message.media), f"media[{number - 1}]"
+    if number > first:
+        place = f"attachments[{number - first - 1}]"
+    error = Unreachable(f"{place} could not be had: {text}", code="attachment_unreachable")
+    error.next_provider = False
+    return error
 
 
 def _kind(file: OutboundMedia, got: FetchedMedia) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 from gateway.domain import FetchedMedia
 from gateway.errors import AccountRefused, ProviderError, Rejected, Throttled, Unreachable
-from providers._http import CONNECT_TIMEOUT, translate
+from providers._http import CONNECT_TIMEOUT
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -81,7 +81,8 @@ async def fetch(url: str, *, limit: int, timeout: float, hops: int = HOPS) -> Fe
     except ProviderError as error:
         failure = error
     except Exception as error:
-        failure = Unreachable(translate(error, written=False).text, code="unreachable")
+        text = f"the file could not be fetched ({type(error).__name__})"
+        failure = Unreachable(text, code="unreachable")
     failure.__context__ = None  # the library's exceptions hold the address
     raise failure
 

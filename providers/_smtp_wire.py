@@ -1,4 +1,4 @@
-"""Connections to one SMTP server, kept and used again; and what each step of sending means.
+"""Connections to one SMTP server, kept and used again, and the steps of handing a message in.
 
 The message is written without the dot that ends it, then the dot alone: until it is written the
 server cannot have taken anything, and from then on nobody can tell without its answer.
@@ -7,25 +7,14 @@ server cannot have taken anything, and from then on nobody can tell without its 
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from gateway.errors import (
-    AccountRefused,
-    Ambiguous,
-    Breaker,
-    ProviderError,
-    Rejected,
-    SenderRefused,
-    Throttled,
-    Unreachable,
-    Unsupported,
-    used_up,
-)
+from gateway.errors import AccountRefused, ProviderError, Unreachable, Unsupported
+from providers._smtp_answers import Stale, judged, translated
 
 if TYPE_CHECKING:
     from aiosmtplib import SMTP, SMTPResponse
@@ -33,36 +22,6 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 5.0
 IDLE = 20.0  # seconds; servers close idle connections after five minutes (RFC 5321), many sooner
 MANY = 100  # messages on one connection: what most servers allow
-HOUR = 3600.0  # seconds until a server that counts by the day is asked again for a message
-
-# RFC 5321 section 4.2, RFC 3463 and RFC 4954. By the step, then by the code; "4" and "5" are what
-# is left of those. Until the dot nothing was taken; after it, these codes say that nothing was.
-Verdicts = Mapping[str, type[ProviderError]]
-TABLE: Mapping[str, Verdicts] = {
-    "greeting": {"421": Throttled, "4": Unreachable, "5": AccountRefused},
-    "hello": {"4": Unreachable, "5": Unreachable},
-    "starttls": {"4": Unreachable, "5": Unreachable},
-    "auth": {"421": Throttled, "454": Throttled, "4": Throttled, "5": AccountRefused},
-    "sender": {
-        "4": Throttled,
-        "503": Unreachable,
-        "530": AccountRefused,
-        "535": AccountRefused,
-        "552": Rejected,
-        "555": Unsupported,
-        "5": SenderRefused,
-    },
-    "recipient": {"4": Throttled, "503": AccountRefused, "530": AccountRefused, "5": Rejected},
-    "data": {"4": Throttled, "530": AccountRefused, "5": Rejected},
-    "message": {"4": Throttled, "5": Rejected},
-}
-# "Gmail SMTP errors and codes" (Google Workspace): 5.4.5, whatever comes with it, is our daily
-# limit, and 4.7.28 the rate of our address. Exchange Online has 5.1.90 for it ("NDRs").
-DAILY = ("5.4.5", "5.1.90")
-RATE = ("4.7.28",)
-# Others have no code for it: Amazon SES says "454 Throttling failure: Daily message quota exceeded"
-# ("Errors related to the sending quotas").
-IN_WORDS = re.compile(r"\bdaily\b.{0,40}\b(?:quota|limit)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,10 +38,11 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Letter:
-    """One message in its envelope. `utf8`: it can only go where RFC 6531 is known."""
+    """One message in its envelope: each recipient with the place that it has in the email, such as
+    `to` or `cc[0]`. `utf8`: it can only go where RFC 6531 is known."""
 
     sender: str
-    recipients: tuple[str, ...]
+    recipients: Mapping[str, str]
     data: bytes = field(repr=False)
     utf8: bool = False
 
@@ -223,10 +183,6 @@ class Wire:
         self._idle.clear()
 
 
-class Stale(Unreachable):
-    """A connection that was lost before anything of a message was on it."""
-
-
 class Line:
     """One connection, logged in."""
 
@@ -269,8 +225,8 @@ class Line:
             [b"MAIL", f"FROM:<{letter.sender}>".encode(), *(o.encode() for o in options)]
         )
         await self._said("sender", command, stale=True)
-        for recipient in letter.recipients:
-            await self._said("recipient", f"RCPT TO:<{recipient}>".encode())
+        for recipient, place in letter.recipients.items():
+            await self._said("recipient", f"RCPT TO:<{recipient}>".encode(), place=place)
         await self._said("data", b"DATA", wanted=354)
         await self._write(letter.data)
         self.sent += 1
@@ -303,9 +259,9 @@ class Line:
             raise lost
 
     async def _said(
-        self, step: str, command: bytes, *, wanted: int = 250, stale: bool = False
+        self, step: str, command: bytes, *, wanted: int = 250, stale: bool = False, place: str = ""
     ) -> SMTPResponse:
-        """A command's answer.
+        """A command's answer; `place` is that of the recipient whom it names.
 
         Raises:
             ProviderError: it is not the wanted one.
@@ -318,7 +274,7 @@ class Line:
             good = answer.code == wanted or (step == "recipient" and answer.code in (251, 252))
             if good:
                 return answer
-            failure = judged(step, answer.code, str(answer.message))
+            failure = judged(step, answer.code, str(answer.message), place)
         raise failure
 
     async def reset(self) -> bool:
@@ -338,55 +294,3 @@ def stuffed(data: bytes) -> bytes:
     ended = data if data.endswith(b"\r\n") else data + b"\r\n"
     doubled = ended.replace(b"\r\n.", b"\r\n..")
     return b"." + doubled if doubled.startswith(b".") else doubled
-
-
-def judged(step: str, code: int, text: str) -> ProviderError:
-    """What an answer says that was not the wanted one."""
-    known = TABLE[step]
-    digits = str(code)
-    kind = known.get(digits) or known.get(digits[:1])
-    if kind is None:  # not an answer that RFC 5321 knows
-        kind = Ambiguous if step == "message" else Unreachable
-    status = text.partition(" ")[0]
-    told = f"{digits} {status}" if status[:2] in ("4.", "5.") else digits
-    if status in DAILY or (step != "recipient" and code >= 400 and IN_WORDS.search(text)):
-        return used_up("the server's daily quota is used up", code=told, retry_after=HOUR)
-    if status in RATE:
-        return Throttled(text, code=told, retry_after=HOUR)
-    error = kind(text, code=told)
-    if step == "recipient" and isinstance(error, Throttled):
-        error.breaker = Breaker.IGNORES  # greylisting, or a full mailbox: of that person alone
-    return error
-
-
-def translated(error: BaseException, step: str, *, stale: bool = False) -> ProviderError:
-    """Our error for the library's; only the class and the server's code are kept."""
-    import aiosmtplib
-
-    name = type(error).__name__
-    if isinstance(error, aiosmtplib.SMTPResponseException) and error.code > 0:
-        return judged(step, error.code, str(error.message))
-    if step == "message":
-        code = "timeout" if isinstance(error, TimeoutError) else "no_answer"
-        return Ambiguous(f"the message was written and no answer came ({name})", code=code)
-    cause: Any = error.__cause__ or error
-    if isinstance(cause, ssl.SSLError):
-        return Unreachable(f"TLS failed ({type(cause).__name__})", code="tls")
-    if isinstance(cause, OSError) and type(cause).__name__ == "gaierror":
-        return Unreachable("the name of the server is not known", code="dns")
-    if isinstance(error, aiosmtplib.SMTPNotSupported) or (
-        isinstance(error, aiosmtplib.SMTPException)
-        and step == "starttls"
-        and "not supported" in str(error)
-    ):
-        return Unreachable(f"the server does not offer {step}", code=step)
-    if isinstance(error, TimeoutError):
-        return Unreachable(f"no answer in time ({step})", code="connect_timeout")
-    if stale and isinstance(error, aiosmtplib.SMTPServerDisconnected):
-        return Stale("the connection was closed", code="connection")
-    return Unreachable(f"the server could not be reached ({name})", code="connect")
-
-
-def distinct(addresses: Sequence[str]) -> tuple[str, ...]:
-    """Each recipient once."""
-    return tuple(dict.fromkeys(addresses))

@@ -30,7 +30,8 @@ from gateway.domain import (
 from gateway.errors import Ambiguous, ProviderError, SettingsError, Unreachable, Unsupported
 from providers._email import attachments, composed, files, storable
 from providers._email_addresses import needs_utf8, one_line, our_address
-from providers._smtp_wire import Letter, Server, Stage, Wire, distinct
+from providers._smtp_answers import TO
+from providers._smtp_wire import Letter, Server, Stage, Wire
 
 TENANT = "default"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -179,7 +180,7 @@ class Smtp:
         parts = message.email or OutboundEmail()
         return Letter(
             sender=message.sender.address or self._settings.from_email,
-            recipients=distinct((message.to, *parts.cc, *parts.bcc)),
+            recipients=_people(message, parts),
             data=data,
             utf8=needs_utf8(message),
         )
@@ -219,6 +220,15 @@ class Smtp:
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._wire.aclose()
+
+
+def _people(message: OutboundMessage, parts: OutboundEmail) -> dict[str, str]:
+    """Each recipient once, with the first place that it has in the email."""
+    people = {message.to: TO}
+    for kind, copies in (("cc", parts.cc), ("bcc", parts.bcc)):
+        for number, address in enumerate(copies):
+            people.setdefault(address, f"{kind}[{number}]")
+    return people
 
 
 def _trusting(file: str) -> ssl.SSLContext:

@@ -29,16 +29,10 @@ from gateway.store.batcher import Batcher, Operation
 from gateway.store.claims import CLAIM, Claim, Due
 from gateway.store.conversations import Wanted
 from gateway.store.database import Database
-from gateway.store.deliveries import (
-    BEGIN,
-    SETTLE,
-    SWEEPING,
-    Attempt,
-    Outcome,
-    Sweep,
-)
+from gateway.store.deliveries import BEGIN, SETTLE, Attempt, Outcome
 from gateway.store.edits import CANCEL, Named
 from gateway.store.inbox import RECEIVE, Delivery, Taken
+from gateway.store.sweeps import SWEEPING, Sweep
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -69,6 +69,7 @@ def test_production_without_a_key_says_how_to_make_one(desk: Desk) -> None:
     [
         ({}, "MESSAGING_PROVIDER"),
         ({"MESSAGING_PROVIDER": "pigeon"}, "pigeon"),
+        ({"MESSAGING_PROVIDER": "sendgrid-inbound"}, "known are aws, "),
         ({"MESSAGING_PROVIDER": "twilio"}, "TWILIO_ACCOUNT_SID"),
         ({"DATABASE_URL": "mysql://user:hidden@db/gateway"}, "DATABASE_URL"),
         ({"DATABASE_URL": "hidden"}, "DATABASE_URL"),

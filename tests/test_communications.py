@@ -27,7 +27,7 @@ __all__ = ("empty", "empty_url")  # fixtures
 def logged(url: str, tmp_path: Path) -> Iterator[Client]:
     """A gateway that sent two messages and was sent one."""
     with in_thread(variables(tmp_path, url)) as client:
-        first = client.send(to="+15550100001", body="one", metadata={"purpose": "=1+1", "n": 1})
+        first = client.send(to="+15550100001", body="one", metadata={"purpose": "\n=1+1", "n": 1})
         client.until(first["id"], "delivered")
         mail = {"channel": "email", "to": "ada@example.com", "subject": "s", "body": "b"}
         client.until(client.send(**mail, metadata={"purpose": "otp"})["id"], "delivered")
@@ -48,11 +48,11 @@ def test_what_was_sent_is_listed_found_and_written_to_a_file(logged: Client) -> 
     mail, text = logged.get("/api/communications")["items"]
     assert (text["recipient"], text["purpose"], text["status"]) == (
         "+15550100001",
-        "=1+1",
+        "\n=1+1",
         "delivered",
     )
     assert (text["provider"], text["attempts"], text["cost"]) == ("console", 1, None)
-    assert text["metadata"] == {"purpose": "=1+1", "n": 1}
+    assert text["metadata"] == {"purpose": "\n=1+1", "n": 1}
     assert text["sent_at"] and text["delivered_at"] and text["error"] is None
 
     def found(**only: str) -> list[str]:
@@ -74,7 +74,7 @@ def test_what_was_sent_is_listed_found_and_written_to_a_file(logged: Client) -> 
     assert [line["message_id"] for line in written] == found()
     assert written == lines(logged, params={"format": "csv"})
     (told,) = lines(logged, params={"format": "csv", "channel": "sms"})
-    assert (told["recipient"], told["purpose"]) == ("+15550100001", "'=1+1")
+    assert (told["recipient"], told["purpose"]) == ("+15550100001", "'\n=1+1")
     assert (told["created_at"], told["cost"]) == (text["created_at"], "")
     assert found(recipient="whatsapp:+15550100001") == [text["message_id"]]
     assert found(recipient="Ada <ada@EXAMPLE.com>") == [mail["message_id"]]

@@ -13,6 +13,7 @@ The vendor's own count says what was sent. What is left, and what becomes of it:
 | the vendor has the request | the same | `unknown`; it was sent once | sent twice |
 | its answer is read, before T3's COMMIT | the same | `unknown`; it was sent once | sent twice |
 | after T3 | the outcome | sent once | the same |
+| after T3 that began the next attempt | a lease with an open attempt | as after T2 | as there |
 | before a webhook's COMMIT | nothing; no 2xx | the repetition is stored | |
 | after it, in the spool or out of it | the webhook | stored once, in its order | |
 
@@ -52,7 +53,7 @@ from tests.running import (
     variables,
 )
 from tests.stored import Store
-from tests.vendors import LoopbackVendor, Request
+from tests.vendors import LoopbackVendor, Reply, Request
 
 SENDING = {"WORKER_POLL": "50ms", "LOOKUP_AFTER": "0", "BACKFILL_AFTER": "0"}
 SOON = timedelta(seconds=2)  # longer than four accepts take
@@ -189,6 +190,37 @@ def test_a_message_that_was_killed_there_is_neither_lost_nor_sent_twice(
             check(message, *found[key])
         for key in wanted:
             deliver(client, vendor, key, ids[key])
+
+
+def test_one_that_goes_on_to_the_next_provider_is_killed_there_as_after_its_t2(
+    process: Process, environment: dict[str, str], store: Store, vendor: LoopbackVendor
+) -> None:
+    environment |= {"SMS_PROVIDERS": "twilio,console"}
+    vendor.always = Reply(status=429, body=b'{"code": 20429, "status": 429}')
+    struck(process, Place.AFTER_T3)
+    process.start()
+    people = {"hold": "+15550100001", "resend": "+15550100002"}
+    wanted = {key: {"to": to, "body": key, "on_unknown": key} for key, to in people.items()}
+    asked(process.client, wanted)
+    ended(process)
+    store.change("UPDATE queue SET lease_until = 1 WHERE lease_until > 0")
+    with in_thread(environment) as client:
+        ids = {key: client.send(key, **body)["id"] for key, body in wanted.items()}
+        done = {key: client.until(id_, "unknown", "delivered") for key, id_ in ids.items()}
+    struck_at = [one for one in done.values() if len(one["attempts"]) > 1]
+    assert any(interrupted(one["attempts"][1]) for one in struck_at)
+    for key, one in done.items():
+        providers = [attempt["provider"] for attempt in one["attempts"]]
+        assert providers[:2] in (["twilio", "console"], ["twilio"])
+        lost = interrupted(one["attempts"][-1])
+        assert one["status"] == ("unknown" if lost else "delivered")
+        assert not lost or key == "hold"
+        assert len(requests_of(vendor, key)) == providers.count("twilio")
+
+
+def interrupted(attempt: dict[str, Any]) -> bool:
+    """Whether nobody can tell what became of it."""
+    return bool(attempt["error"]) and attempt["error"]["code"] == "interrupted"
 
 
 def statuses(key: str) -> tuple[str, ...]:

@@ -31,9 +31,10 @@ from gateway.store.breakers import (
 )
 from gateway.store.claims import CLAIM, Claim
 from gateway.store.database import finish
-from gateway.store.deliveries import BEGIN, SETTLE, SWEEPING, Attempt, Outcome, Sweep
+from gateway.store.deliveries import BEGIN, SETTLE, Attempt, Outcome
 from gateway.store.edits import CANCEL, Named
 from gateway.store.inbox import RECEIVE
+from gateway.store.sweeps import SWEEPING, Sweep
 from tests.chaos.rules import Rules
 from tests.chaos.storage import EPOCH, Storage
 from tests.chaos.vendors import Truth

@@ -104,6 +104,8 @@ def test_development_listens_on_this_machine_only(host: str) -> None:
         ("PUBLIC_URL", f"https://[{SECRET}"),
         ("PUBLIC_URL", f"https://{SECRET}\u2100.example.com"),
         ("PUBLIC_URL", f"https://example.com:{SECRET}"),
+        ("PUBLIC_URL", "https://exämple.com"),
+        ("PUBLIC_URL", "https://example.com/grüße"),
         ("PUBLIC_URL", "https://example.com:65536"),
         ("PUBLIC_URL", "https://example.com:0"),
         ("PUBLIC_URL", "https://example.com/a b"),

@@ -281,12 +281,22 @@ async def test_a_connection_that_is_lost_before_the_dot_is_known_to_have_sent_no
     assert len(box.taken) == 1
 
 
-async def test_a_refused_copy_stops_the_whole_email() -> None:
+@pytest.mark.parametrize(
+    ("before", "place"), [(1, "cc[0]"), (2, "cc[2]"), (3, "bcc[0]"), (4, "bcc[1]")]
+)
+async def test_a_refused_copy_stops_the_whole_email_and_tells_its_place(
+    before: int, place: str
+) -> None:
+    copies = {"cc": ("b@x.co", "ada@example.com", "c@x.co"), "bcc": ("d@x.co", "e@x.co")}
     with smtp_server() as box:
-        box.plan["recipient"] = ["250 OK", "550 5.1.1 no such user"]
+        box.plan["recipient"] = [*["250 OK"] * before, "550 5.1.1 no such user"]
         async with smtp(box.port) as provider:
-            failed = await failure(provider, mail(email={"cc": ("b@example.com",)}))
-    assert type(failed) is Rejected
+            failed = await failure(provider, mail(email=copies))
+            box.plan["recipient"] = [*["250 OK"] * before, "450 4.2.1 greylisted"]
+            later = await failure(provider, mail(email=copies))
+    assert (type(failed), failed.reason, failed.code) == (Rejected, "rejected", "550 5.1.1")
+    assert failed.text == f"{place} was refused: 5.1.1 no such user"
+    assert (type(later), later.text) == (Throttled, f"{place} was refused: 4.2.1 greylisted")
     assert box.seen == []
 
 

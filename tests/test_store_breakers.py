@@ -296,7 +296,7 @@ def test_a_claim_tells_whom_a_message_was_sent_by_so_far(store: Store) -> None:
     store.settle(attempt, Throttled("x", code="429", retry_after=9), retry_in=0)
     (due,) = store.claim()
     (tried,) = due.tried
-    assert (tried.provider, tried.error_reason, tried.error_code) == ("test", "throttled", "429")
+    assert (tried.provider, tried.reason, tried.code) == ("test", "throttled", "429")
     assert due.attempts == 1
 
 

@@ -181,7 +181,7 @@ def test_settling_twice_is_settling_once(store: Store) -> None:
 def test_an_outcome_of_nobodys_attempt_changes_nothing(store: Store) -> None:
     attempt = store.begun()
     stranger = Outcome(replace(attempt, id="att_unknown"), receipt=Receipt(provider_message_id="S"))
-    assert store.do(SETTLE, stranger) == [None]
+    assert store.do(SETTLE, stranger) == [False]
     assert store.status(attempt.due.message_id) == "sending"
 
 

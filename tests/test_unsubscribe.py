@@ -246,8 +246,18 @@ def test_the_address_stands_where_the_text_has_a_place_for_it(one: Client, box: 
         f"No more? {url}",
         f'<a href="{url}">No more?</a>',
     ]
-    one.until(one.send(**asked)["id"], "accepted")
-    assert place in read(box).get_body(("plain",)).get_content()
+    spaced = {**asked, "body": "No more? {{ unsubscribe_url }}", "email": {"unsubscribe": True}}
+    one.until(one.send(**spaced)["id"], "accepted")
+    assert f"No more? {PUBLIC}/unsubscribe/" in read(box).get_body(("plain",)).get_content()
+
+
+def test_a_place_for_an_address_that_was_not_asked_for_is_refused_with_the_fix(one: Client) -> None:
+    asked = {"channel": "email", "to": ADA, "subject": "x", "body": "No more? {{unsubscribe_url}}"}
+    answer = one.call("POST", "/api/messages", json=asked)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "email.unsubscribe"
+    assert error["message"].startswith("must be true where the text says {{unsubscribe_url}}")
 
 
 def test_who_asks_for_none_gets_none(one: Client, box: Mailbox) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from gateway.routing import Tried
 from gateway.store.batcher import Operation
 from gateway.store.ledger import QUEUE_KEY, MessageKey
 from gateway.store.rows import select
@@ -88,8 +89,8 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A leased message with what a send needs. `route` names who may send it; `tried` has a row
-    for each attempt so far."""
+    """A leased message with what a send needs. `route` names who may send it; `tried` are the
+    attempts so far."""
 
     tenant_id: str
     message_id: str
@@ -97,7 +98,7 @@ class Due:
     attempts: int
     message: dict[str, Any]
     route: str = ""
-    tried: tuple[Any, ...] = ()
+    tried: tuple[Tried, ...] = ()
 
     @property
     def key(self) -> MessageKey:
@@ -180,10 +181,13 @@ def _leased(tx: Tx, item: Claim, rows: dict[MessageKey, Any]) -> list[Due]:
     ]
 
 
-def _since(tried: Iterable[Any], made: int) -> tuple[Any, ...]:
+def _since(tried: Iterable[Any], made: int) -> tuple[Tried, ...]:
     """The attempts that count: not those before somebody asked to send a message again."""
     ordered = sorted(tried, key=lambda one: int(one.number))
-    return tuple(ordered[len(ordered) - made :]) if made else ()
+    counted = ordered[len(ordered) - made :] if made else ()
+    return tuple(
+        Tried(row.provider, row.error_reason, row.error_code, row.retry_at) for row in counted
+    )
 
 
 def leased(tx: Tx, items: Sequence[Claim]) -> bool:

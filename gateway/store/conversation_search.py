@@ -12,7 +12,7 @@ from gateway.store.search import hits_of
 from gateway.store.tx import Tx
 from gateway.words import Question
 
-SAID = 500  # messages, the newest ones, whose conversations are found by what was said
+SAID = 250  # messages, the newest ones, whose conversations are found by what was said
 LAST = chr(0x10FFFF)  # sorts after everything that begins alike
 
 

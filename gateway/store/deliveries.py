@@ -1,4 +1,4 @@
-"""The queue's side of a delivery: T2, T3, and what is left by a crash.
+"""The queue's side of a delivery: T2 and T3.
 
 The fence (the lease's token) guards the queue entry only; a late result is always applied to its
 attempt. Nothing here waits for a vendor.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from gateway.domain import RESENDS, Connection, Estimate, OnUnknown, Receipt, Sender, Status
+from gateway.domain import Connection, Estimate, Receipt, Sender, Status
 from gateway.errors import ProviderError, Rejected
 from gateway.money import shown
 from gateway.quotas import Share, piece_of
@@ -20,15 +20,13 @@ from gateway.status import OPEN, RANKS
 from gateway.store import opt_outs, receipts
 from gateway.store.batcher import Operation
 from gateway.store.claims import Due
-from gateway.store.ledger import Ledger, MessageKey, Thread
+from gateway.store.ledger import Ledger, Thread
 from gateway.store.rows import select
 from gateway.store.tables import attempts
 from gateway.store.tx import Tx
 from gateway.store.usage import Room, give_back
 
 EMPTY_ATTEMPT: dict[str, Any] = dict.fromkeys(c.name for c in attempts.columns)
-CLAIMS = 3  # without an attempt, then a message is put aside
-SWEEP = 500  # rows looked at in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,8 @@ def begun(tx: Tx, items: Sequence[Attempt]) -> bool:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """T3: how one attempt ended. `retry_in` is in milliseconds, where a next one is to be made, by
-    one of `route` if that has changed; `not_before` too, where the vendor said when."""
+    one of `route` if that has changed; `not_before` too, where the vendor said when. `following`
+    is that next one, where the same worker may make it at once, under a lease of its own."""
 
     attempt: Attempt
     receipt: Receipt | None = None
@@ -164,12 +163,15 @@ class Outcome:
     retry_in: int | None = None
     route: str | None = None
     not_before: int | None = None
+    following: Attempt | None = None
 
 
-def settle(tx: Tx, items: Sequence[Outcome]) -> Sequence[None | Exception]:
-    """Applies outcomes to attempts, messages and the queue, with the receipts that came early."""
+def settle(tx: Tx, items: Sequence[Outcome]) -> Sequence[bool | Exception]:
+    """Applies outcomes to attempts, messages and the queue, with the receipts that came early.
+    Says of each whether its next attempt was begun with it."""
     ledger = Ledger(tx, [item.attempt.due.key for item in items])
     free = _free_ids(tx, items)
+    onward = _Onward(tx, [item.following.due for item in items if item.following is not None])
     said: list[opt_outs.Refused] = []
     unsent: Counter[tuple[str, str, int]] = Counter()
     for item in items:
@@ -180,14 +182,39 @@ def settle(tx: Tx, items: Sequence[Outcome]) -> Sequence[None | Exception]:
         if item.receipt is not None:
             _take(tx, thread, attempt, item, free)
         elif item.error is not None:
-            if _refuse(tx, thread, attempt, item):
+            if _refuse(tx, thread, attempt, item, onward):
                 unsent.update(_uncounted(attempt, item))
             said += opt_outs.said_by(attempt, item.error.reason, item.error.code)
     receipts.apply_parked(tx, ledger, [i.attempt.id for i in items if i.receipt is not None])
     ledger.write()
     give_back(tx, unsent)
     opt_outs.refused(tx, said)
-    return [None] * len(items)
+    return [_went_on(ledger.get(item.attempt.due.key), item) for item in items]
+
+
+class _Onward:
+    """T2 of attempts that follow in the transaction that settles the ones before."""
+
+    def __init__(self, tx: Tx, dues: Sequence[Due]) -> None:
+        self._tx = tx
+        people = (opt_outs.people_of(due.tenant_id, due.message) for due in dues)
+        self._out = opt_outs.blocked(tx, chain.from_iterable(people)) if dues else {}
+
+    def begin(self, thread: Thread, item: Attempt, made: int) -> None:
+        """Begins it under a new lease, in place of the one that its message had."""
+        due, tx = item.due, self._tx
+        thread.change_entry(
+            route=due.route, attempts=made, lease_token=due.token, lease_until=tx.now + item.lease
+        )
+        mine = opt_outs.people_of(due.tenant_id, due.message)
+        _begin(tx, thread, item, opt_outs.refusal(mine, self._out), Room(tx, ()))
+
+
+def _went_on(thread: Thread | None, item: Outcome) -> bool:
+    """Whether the next attempt stands, by this transaction or by one thought to be lost."""
+    if thread is None or item.following is None:
+        return False
+    return thread.attempt(item.following.id) is not None
 
 
 def _uncounted(attempt: Mapping[str, Any], item: Outcome) -> dict[tuple[str, str, int], int]:
@@ -241,7 +268,9 @@ def _take(
     thread.note()
 
 
-def _refuse(tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome) -> bool:
+def _refuse(
+    tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome, onward: _Onward
+) -> bool:
     """Applies an error. Whether it moved the attempt: said again, it does not."""
     error = item.error
     assert error is not None
@@ -260,12 +289,12 @@ def _refuse(tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome) -> b
     mine = thread.entry is not None and thread.entry["lease_token"] == item.attempt.due.token
     orphan = thread.entry is None and thread.newest is attempt
     if (mine or orphan) and thread.newest is attempt:
-        _next(tx, thread, item)
+        _next(tx, thread, item, onward if mine else None)
     thread.note()
     return moved
 
 
-def _next(tx: Tx, thread: Thread, item: Outcome) -> None:
+def _next(tx: Tx, thread: Thread, item: Outcome, onward: _Onward | None) -> None:
     # Since somebody asked for it again, if somebody did: then the chain has a fresh start.
     made = thread.entry["attempts"] if thread.entry is not None else len(thread.attempts)
     ends = isinstance(item.error, Rejected) or thread.message["ended_as"] is not None
@@ -276,110 +305,11 @@ def _next(tx: Tx, thread: Thread, item: Outcome) -> None:
     if due >= thread.message["expires_at"]:
         thread.dequeue()
         return
+    if item.following is not None and onward is not None:
+        onward.begin(thread, item.following, made)
+        return
     route = item.attempt.due.route if item.route is None else item.route
     thread.requeue(due, attempts=made, route=route)
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """What to clean up. Milliseconds; `all_leases` at the start of the only process."""
-
-    receipt_timeout: int
-    all_leases: bool = False
-
-
-def sweep(tx: Tx, items: Sequence[Sweep]) -> Sequence[int | Exception]:
-    """Settles what a crash left behind and what has waited too long. Returns how many."""
-    return [_sweep(tx, item) for item in items]
-
-
-def _sweep(tx: Tx, item: Sweep) -> int:
-    until = "lease_until > 0" if item.all_leases else "lease_until > 0 AND lease_until <= ?"
-    leased = _pairs(
-        tx,
-        f"SELECT tenant_id, message_id FROM queue WHERE {until} LIMIT {SWEEP}",
-        () if item.all_leases else (tx.now,),
-    )
-    late = _pairs(
-        tx,
-        "SELECT tenant_id, message_id FROM queue WHERE expires_at <= ? AND lease_until = 0 "
-        f"LIMIT {SWEEP}",
-        (tx.now,),
-    )
-    silent = _pairs(
-        tx,
-        "SELECT tenant_id, message_id FROM attempts WHERE status IN ('sending', 'unknown') "
-        f"AND started_at <= ? LIMIT {SWEEP}",
-        (tx.now - item.receipt_timeout,),
-    )
-    ledger = Ledger(tx, [*leased, *late, *silent])
-    for key in leased:
-        release(tx, ledger.threads[key], everything=item.all_leases)
-    for key in late:
-        thread = ledger.threads[key]
-        if thread.entry is not None and not thread.entry["lease_until"]:
-            expire(thread)
-    for key in silent:
-        _give_up(tx, ledger.threads[key], item.receipt_timeout)
-    ledger.write()
-    receipts.apply_missed(tx)
-    return len(ledger.threads)
-
-
-def _pairs(tx: Tx, sql: str, values: tuple[Any, ...]) -> list[MessageKey]:
-    return [(row.tenant_id, row.message_id) for row in tx.run(sql, values).fetchall()]
-
-
-def release(tx: Tx, thread: Thread, *, everything: bool) -> None:
-    """A lease ran out. With an attempt of its own the message may have been sent; without one it
-    was never on the wire."""
-    entry, newest = thread.entry, thread.newest
-    if entry is None or not entry["lease_until"]:
-        return
-    if entry["lease_until"] > tx.now and not everything:
-        return
-    if newest is not None and newest["lease_token"] == entry["lease_token"]:
-        if newest["status"] == Status.SENDING:
-            thread.evidence(
-                newest,
-                Status.UNKNOWN,
-                tx.now,
-                error_reason="ambiguous",
-                error_code="interrupted",
-                error_message="the sending process ended before the vendor's answer was stored",
-            )
-        again = thread.message["on_unknown"] == OnUnknown.RESEND
-        again = again and len(thread.attempts) < RESENDS and not thread.taken
-        if again and newest["status"] == Status.UNKNOWN:
-            thread.requeue(tx.now, attempts=len(thread.attempts))
-        else:
-            thread.dequeue()
-    else:
-        put_aside = entry["claims"] >= CLAIMS
-        thread.change_entry(lease_token=None, lease_until=0, quarantined=int(put_aside))
-        if put_aside:
-            thread.change(
-                error_code="quarantined",
-                error_message=f"claimed {CLAIMS} times without reaching a provider",
-            )
-        tx.topics.add("queue")
-    thread.note()
-
-
-def _give_up(tx: Tx, thread: Thread, timeout: int) -> None:
-    for attempt in thread.attempts:
-        open_ = attempt["status"] in (Status.SENDING, Status.UNKNOWN)
-        if open_ and attempt["started_at"] <= tx.now - timeout:
-            thread.evidence(
-                attempt,
-                Status.FAILED,
-                tx.now,
-                error_reason="ambiguous",
-                error_code="outcome_unknown",
-                error_message="no evidence came within RECEIPT_TIMEOUT",
-            )
-            attempt["rank"] = RANKS[Status.UNKNOWN]  # nobody said so: any evidence weighs more
-    thread.note()
 
 
 def _repeatable(tx: Tx, items: Sequence[Any]) -> bool:
@@ -387,5 +317,4 @@ def _repeatable(tx: Tx, items: Sequence[Any]) -> bool:
 
 
 BEGIN: Operation[Attempt, bool] = Operation("begin", 25, begin, begun, keeps=False)
-SETTLE: Operation[Outcome, None] = Operation("settle", 20, settle, _repeatable)
-SWEEPING: Operation[Sweep, int] = Operation("sweep", 50, sweep, _repeatable)
+SETTLE: Operation[Outcome, bool] = Operation("settle", 20, settle, _repeatable)

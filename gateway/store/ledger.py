@@ -281,7 +281,6 @@ class Ledger:
         insert(self.tx, queue, made, "ON CONFLICT DO NOTHING")
 
     def _write_attempts(self, threads: Sequence[Thread]) -> None:
-        insert(self.tx, attempts, [a for t in threads for a in t.new_attempts])
         dirty = [
             (a, t.dirty_attempts[a["id"]])
             for t in threads
@@ -290,6 +289,7 @@ class Ledger:
         ]
         for rows in _alike(dirty, ("id", "rank")):
             update(self.tx, attempts, ("id",), rows, only="t.rank <= v.rank")
+        insert(self.tx, attempts, [a for t in threads for a in t.new_attempts])
 
 
 def _loaded(tx: Tx, row: Any) -> Thread:

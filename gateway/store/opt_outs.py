@@ -21,6 +21,7 @@ from gateway.opt_outs import (
     Verdict,
     code_of,
     decide,
+    detail_of,
     same_person,
 )
 from gateway.recipients import copies
@@ -310,8 +311,8 @@ def _write(tx: Tx, there: Mapping[Person, Row], book: _Book) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refused:
-    """A vendor's word that the person of one of our messages has opted out. `at` is when the
-    attempt began, in milliseconds: a person who has come back since then has come back."""
+    """A vendor's word that the person of one of our messages has opted out, or is nobody. `at` is
+    when the attempt began, in milliseconds: a person who has come back since then has come back."""
 
     id: str  # what the word is known by: the receipt's, or the attempt's
     tenant_id: str
@@ -319,14 +320,15 @@ class Refused:
     attempt_id: str
     at: int
     connection: str
-    code: str | None = None
+    detail: str | None = None
     sender: str | None = None
     inbox_id: str | None = None
 
 
 def said_by(attempt: Mapping[str, Any], reason: str, code: str) -> list[Refused]:
     """What a vendor's answer to an attempt says about its person, if anything."""
-    if reason != REASON:
+    detail = detail_of(reason, code)
+    if detail is None:
         return []
     return [
         Refused(
@@ -336,7 +338,7 @@ def said_by(attempt: Mapping[str, Any], reason: str, code: str) -> list[Refused]
             attempt_id=attempt["id"],
             at=attempt["started_at"],
             connection=attempt["connection"],
-            code=code,
+            detail=detail,
             sender=attempt["sender"],
         )
     ]
@@ -366,7 +368,7 @@ def refused(tx: Tx, said: Sequence[Refused]) -> None:
                 state=State.OUT,
                 source=Source.VENDOR,
                 said_at=item.at,
-                detail=item.code,
+                detail=item.detail,
                 connection=item.connection,
                 our_address=item.sender or row.from_address,
                 message_id=item.message_id,

@@ -14,11 +14,11 @@ from gateway.clock import first_id
 from gateway.store import feed
 from gateway.store.batcher import Operation
 from gateway.store.database import FEED_LOCK, Again
-from gateway.store.deliveries import release
 from gateway.store.holds import RESTORED
 from gateway.store.ledger import Ledger, MessageKey
 from gateway.store.restore_tables import timelines
 from gateway.store.rows import insert
+from gateway.store.sweeps import release
 from gateway.store.tx import Tx
 
 PIECE = 500  # messages held in one go
