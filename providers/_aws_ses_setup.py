@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gateway.domain import Finding, Level
-from gateway.errors import AccountRefused, ProviderError, Rejected, Throttled
+from gateway.errors import (
+    AccountRefused,
+    Ambiguous,
+    ProviderError,
+    Rejected,
+    Throttled,
+    Unreachable,
+)
 from providers._aws import Aws
 from providers._aws_errors import Tables
 
@@ -162,10 +169,18 @@ async def check(
     return found
 
 
+def fix_of(error: ProviderError) -> str:
+    """What to do where SES cannot be asked; blank where the error says it."""
+    if isinstance(error, AccountRefused) and error.code != REFUSED:
+        return "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION"
+    if isinstance(error, Unreachable | Ambiguous):
+        return "check AWS_REGION, AWS_ENDPOINT_URL and this machine's network, and ask again"
+    return "ask again in a minute" if isinstance(error, Throttled) else ""
+
+
 def _unasked(subject: str, error: ProviderError) -> Finding:
     if isinstance(error, AccountRefused) and error.code != REFUSED:
-        fix = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION"
-        return _problem(subject, error.text, fix)
+        return _problem(subject, error.text, fix_of(error))
     fix = "allow the credentials to ask, or look at it in the SES console"
     return _warning(subject, f"could not be asked about: {error.text}", fix)
 

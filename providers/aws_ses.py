@@ -29,7 +29,7 @@ from gateway.domain import (
 from gateway.errors import Ambiguous, ProviderError, SenderRefused, SettingsError, Unsupported
 from providers import _aws_ses_setup
 from providers._aws import SEATS, Aws, AwsAccount
-from providers._aws_ses_setup import Identity
+from providers._aws_ses_setup import Account, Identity
 from providers._aws_ses_tables import SEND
 from providers._email import (
     ONE_CLICK,
@@ -175,6 +175,10 @@ class AwsSes:
         return await _aws_ses_setup.check(
             self._aws, told.from_email, told.configuration_set, told.daily_quota
         )
+
+    async def account(self) -> Account:
+        """How the account stands."""
+        return await _aws_ses_setup.account(self._aws)
 
     async def verify_sender(self, name: str) -> Identity:
         """Has SES verify an address or a domain, if it does not already."""

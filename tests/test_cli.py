@@ -276,3 +276,17 @@ def test_every_command_has_help_with_an_example(desk: Desk) -> None:
 )
 def test_outside_text_cannot_steer_a_terminal(text: str, shown: str) -> None:
     assert visible(text) == shown
+
+
+def test_an_email_that_bounces_on_the_console_suppresses_its_person(served: Served) -> None:
+    for error, listed in (("bounce_transient:mailboxfull", False), (None, True)):
+        to = f"ada{listed}@exämple.com"
+        sent = served.api.send(channel="email", to=to, subject="s", body="b")
+        served.api.until(sent["id"], "delivered")
+        more = ("--error", error) if error else ()
+        done = served.desk.run("simulate", "status", sent["id"], "bounced", *more)
+        assert (done.code, done.field("status")) == (0, "bounced"), done.err
+        shown = [row["address"] for row in served.api.get("/api/suppressions")["items"]]
+        assert (to.replace("exämple", "xn--exmple-cua").lower() in shown) is listed
+        again = served.api.send(channel="email", to=to, subject="s", body="b")
+        assert (again["status"] == "rejected") is listed

@@ -126,7 +126,7 @@ def test_an_address_is_entered_once_and_its_state_is_shown(shell: Shell, moto: A
 
 def test_what_moto_does_not_play_is_no_answer(shell: Shell, moto: AwsAccount) -> None:
     done = shell.ses(moto.url, "ses", "status")
-    assert "could not be asked about" in done.out
+    assert done.code == 1 and "SES: " in done.err and done.out == ""
 
 
 def test_a_domain_is_told_which_records_to_publish(shell: Shell, ses: LoopbackVendor) -> None:
@@ -162,6 +162,25 @@ def test_an_account_that_refuses_is_told_without_its_words(
     assert "secret" not in done.err
     away = shell.ses("http://127.0.0.1:1", "ses", "verify-sender", "example.com")
     assert away.code == 1 and "SES:" in away.err
+
+
+@pytest.mark.parametrize("command", [("status",), ("verify-sender", "example.com")])
+def test_an_account_that_cannot_be_asked_is_no_success_and_the_fix_is_named(
+    shell: Shell, ses: LoopbackVendor, command: tuple[str, ...]
+) -> None:
+    for reply, fix in (
+        (error("UnrecognizedClientException", 403), "AWS_ACCESS_KEY_ID"),
+        (error("InvalidSignatureException", 403), "AWS_SECRET_ACCESS_KEY"),
+        (error("ExpiredTokenException", 403), "check AWS_ACCESS_KEY_ID"),
+        (error("AccessDeniedException", 403), "allow ses:GetAccount"),
+        (Reply(status=503), "check AWS_REGION, AWS_ENDPOINT_URL"),
+    ):
+        ses.pages[ACCOUNT] = ses.pages[f"{IDENTITIES}/example.com"] = reply
+        done = shell.ses(ses.url, "ses", *command)
+        assert (done.code, done.out) == (1, "") and fix in done.err, done.err
+    away = shell.ses("http://127.0.0.1:1", "ses", *command)
+    assert (away.code, away.out) == (1, "")
+    assert "could not be reached" in away.err and "check AWS_REGION, AWS_ENDPOINT" in away.err
 
 
 def test_without_ses_the_missing_variables_are_named(shell: Shell) -> None:

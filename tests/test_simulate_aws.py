@@ -238,6 +238,20 @@ def test_somebody_writes_an_email_and_it_is_shown_once_it_is_read(served: Served
     assert (wrong.code, "email address" in wrong.err) == (2, True)
 
 
+def test_somebody_with_an_international_address_writes_and_is_answered(served: Served) -> None:
+    email = ("simulate", "inbound", "--channel", "email", "--to", "shop@example.com")
+    done = served.desk.run(
+        *email, "--from", "jörg@exämple.com", "--name", 'Jörg "J"', "--body", "é"
+    )
+    assert done.code == 0, done.err
+    message = served.api.message(done.field("id"))
+    assert (message["from"], message["body"].strip()) == ("jörg@xn--exmple-cua.com", "é")
+    thread = served.api.get(f"/api/conversations/{message['conversation_id']}")
+    assert (thread["name"], thread["address"]) == ('Jörg "J"', "jörg@xn--exmple-cua.com")
+    (found,) = served.api.get("/api/conversations", address="jörg@EXÄMPLE.com")["items"]
+    assert found["id"] == thread["id"]
+
+
 async def test_ses_tells_what_became_of_an_email_as_it_would(served: Served) -> None:
     webhook = AwsSesWebhook(AwsSesWebhook.Settings.model_validate(AwsSesWebhook.development()))
     for status in (Status.SENT, Status.DELIVERED, Status.BOUNCED, Status.FAILED):

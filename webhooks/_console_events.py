@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from gateway.domain import (
     Channel,
+    Engagement,
     Event,
     InboundMessage,
     MediaReference,
@@ -71,18 +72,20 @@ def message(facts: Mapping[str, Any], key: str) -> InboundMessage:
     )
 
 
-def status(facts: Mapping[str, Any], url: str, key: str) -> Event:
-    """What became of a message. The attempt stands in it, or in the URL that was called."""
+def status(facts: Mapping[str, Any], url: str, key: str) -> Iterator[Event]:
+    """What became of a message. The attempt stands in it, or in the URL that was called. An email
+    that bounced did so for good, unless its error says otherwise."""
     word = _needed(_short(facts, "status"), "status")
     known = REPORTED.get(word)
     if known is None:
-        return Unrecognised(dedupe_key=f"un:{key}", kind=f"status:{word[:40]}")
+        yield Unrecognised(dedupe_key=f"un:{key}", kind=f"status:{word[:40]}")
+        return
     in_url = ATTEMPT.search(url)
     attempt = _short(facts, "attempt_id") or (in_url[1] if in_url else None)
     identity = _short(facts, "id")
     error = _error(facts)
     channel = _short(facts, "channel")
-    return StatusUpdate(
+    update = StatusUpdate(
         dedupe_key=f"st:{identity or attempt or key}:{word}:{error.code if error else ''}",
         status=known,
         vendor_status=_short(facts, "vendor_status") or word,
@@ -97,6 +100,23 @@ def status(facts: Mapping[str, Any], url: str, key: str) -> Event:
         cost=_cost(facts),
         occurred_at=_when(facts),
     )
+    yield update
+    if known is Status.BOUNCED and update.channel is Channel.EMAIL and not _for_now(error):
+        yield Engagement(
+            dedupe_key=f"bo:{update.dedupe_key}",
+            kind="bounced",
+            channel=Channel.EMAIL,
+            attempt_id=attempt,
+            provider_message_id=identity,
+            recipient=update.recipient,
+            content={"code": error.code} if error else {},
+            occurred_at=update.occurred_at,
+        )
+
+
+def _for_now(error: VendorError | None) -> bool:
+    """Whether it may arrive another time, as with a mailbox that is full."""
+    return error is not None and ("transient" in error.code or error.reason == "unreachable")
 
 
 def _typed(facts: Mapping[str, Any], name: str, kind: type[T]) -> T | None:

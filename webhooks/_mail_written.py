@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from datetime import datetime
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime, formataddr
 
 from gateway.domain import Channel, InboundMessage
@@ -23,9 +24,11 @@ NOBODYS = InboundMessage(
 
 
 def mime_of(said: InboundMessage, now: datetime) -> bytes:
-    """An email as its sender wrote it."""
-    mail = EmailMessage(policy=SMTP.clone(cte_type="7bit"))
-    mail["From"] = formataddr((said.name or "", said.from_address))
+    """An email as its sender wrote it; where an address is not in ASCII, its headers are in UTF-8
+    (RFC 6532)."""
+    plain = f"{said.from_address}{said.to_address or ''}".isascii()
+    mail = EmailMessage(policy=SMTP.clone(cte_type="7bit") if plain else SMTPUTF8)
+    mail["From"] = _mailbox(said.name or "", said.from_address)
     mail["To"] = said.to_address or ""
     mail["Subject"] = " ".join((said.subject or "").split())
     mail["Date"] = format_datetime(said.occurred_at or now)
@@ -36,6 +39,13 @@ def mime_of(said: InboundMessage, now: datetime) -> bytes:
     if said.html:
         mail.add_alternative(said.html, subtype="html")
     return mail.as_bytes()
+
+
+def _mailbox(name: str, address: str) -> str:
+    if address.isascii():
+        return formataddr((name, address))
+    quoted = re.sub(r'(["\\])', r"\\\1", name)
+    return f'"{quoted}" <{address}>' if name else address
 
 
 def _message_id(said: InboundMessage) -> str:
@@ -55,7 +65,7 @@ def form_of(said: InboundMessage, now: datetime) -> tuple[bytes, str]:
     envelope = {"to": [said.to_address or ""], "from": said.from_address}
     fields = {
         "headers": head.decode("utf-8", "replace"),
-        "from": formataddr((said.name or "", said.from_address)),
+        "from": _mailbox(said.name or "", said.from_address),
         "to": said.to_address or "",
         "subject": said.subject or "",
         "text": said.body,

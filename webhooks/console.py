@@ -105,22 +105,22 @@ class ConsoleWebhook:
         if not isinstance(body, dict):
             raise Malformed("the body is not an object")
         if "events" not in body:
-            return (self._event(body, request, 0),)
+            return self._events(body, request, 0)
         items = body["events"]
         if not isinstance(items, list) or not 0 < len(items) <= MAX_EVENTS:
             raise Malformed(f"events is not a list of 1 to {MAX_EVENTS}")
-        return [self._one_of_many(item, request, n) for n, item in enumerate(items)]
+        return [e for n, item in enumerate(items) for e in self._one_of_many(item, request, n)]
 
-    def _one_of_many(self, item: object, request: Verified, number: int) -> Event:
+    def _one_of_many(self, item: object, request: Verified, number: int) -> Sequence[Event]:
         try:
             if not isinstance(item, dict):
                 raise Malformed("an event is not an object")
-            return self._event(item, request, number)
+            return self._events(item, request, number)
         except Malformed as error:
             key = f"un:{request.key}:{number}"
-            return Unrecognised(dedupe_key=key, kind="malformed", detail=error.detail)
+            return [Unrecognised(dedupe_key=key, kind="malformed", detail=error.detail)]
 
-    def _event(self, item: dict[str, Any], request: Verified, number: int) -> Event:
+    def _events(self, item: dict[str, Any], request: Verified, number: int) -> Sequence[Event]:
         key = f"{request.key}:{number}"
         if len(item) != 1:
             raise Malformed("an event has exactly one member, its kind")
@@ -128,10 +128,10 @@ class ConsoleWebhook:
         if kind in ("message", "status") and not isinstance(facts, dict):
             raise Malformed(f"the {kind} is not an object")
         if kind == "message":
-            return _console_events.message(facts, key)
+            return [_console_events.message(facts, key)]
         if kind == "status":
-            return _console_events.status(facts, request.request.url, key)
-        return Unrecognised(dedupe_key=f"un:{key}", kind=kind[:40])
+            return list(_console_events.status(facts, request.request.url, key))
+        return [Unrecognised(dedupe_key=f"un:{key}", kind=kind[:40])]
 
     def resign(self, request: Verified, fake: Fake) -> WebhookRequest:
         """Makes a request of the inbox anew, with other facts and our own signature.

@@ -6,7 +6,7 @@ Asks AWS, and makes an identity only where it is told to.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -15,6 +15,7 @@ from gateway.commands.terminal import Failure, facts, say, table
 from gateway.errors import ProviderError
 
 if TYPE_CHECKING:
+    from gateway.domain import Finding
     from providers._aws_ses_setup import Identity
     from providers.aws_ses import AwsSes
 
@@ -52,7 +53,8 @@ def verify_sender(address: Sender) -> None:
 
 @commands.command()
 def status() -> None:
-    """Show the account: sandbox, standing, quota, and whether AWS_SES_FROM_EMAIL may send.
+    """Show the account: sandbox, standing, quota, and whether AWS_SES_FROM_EMAIL may send. The exit
+    code is 1 where something stops it from sending, and where AWS cannot be asked.
 
     \b
     Example:
@@ -60,13 +62,19 @@ def status() -> None:
     """
     from gateway.domain import Level
 
-    found = _asked(lambda ses: ses.check(""))
+    found = _asked(_looked)
     table([(f.subject, f.level.value, f.text) for f in found], ("WHAT", "HOW", "TEXT"))
     for finding in found:
         if finding.fix:
             say(f"-> {finding.subject}: {finding.fix}")
     if any(finding.level is Level.PROBLEM for finding in found):
         raise typer.Exit(1)
+
+
+async def _looked(ses: AwsSes) -> Sequence[Finding]:
+    """What there is to tell, of an account that can be asked: nothing else is worth a table."""
+    await ses.account()
+    return await ses.check("")
 
 
 def _named(text: str) -> str:
@@ -85,9 +93,15 @@ def _asked(work: Callable[[AwsSes], Awaitable[T]]) -> T:
     try:
         return asyncio.run(_asking(work))
     except ProviderError as error:
-        raise Failure(f"SES: {error.text}") from None
+        from providers._aws_ses_setup import fix_of
+
+        fix = fix_of(error)
+        raise Failure(f"SES: {error.text}" + (f": {fix}" if fix else "")) from None
     except TimeoutError:
-        raise Failure(f"no answer from SES within {WITHIN:g} s") from None
+        raise Failure(
+            f"no answer from SES within {WITHIN:g} s: check AWS_REGION, AWS_ENDPOINT_URL and this "
+            "machine's network"
+        ) from None
 
 
 async def _asking(work: Callable[[AwsSes], Awaitable[T]]) -> T:

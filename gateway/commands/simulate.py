@@ -147,12 +147,15 @@ def status(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Post what became of a message, for its newest attempt, as that attempt's vendor would.
+    """Post what became of a message, for its newest attempt, as that attempt's vendor would. An
+    email that bounces does so for good, and its person is not written to again, unless the error
+    says transient.
 
     \b
     Examples:
       gateway simulate status msg_01k… delivered
       gateway simulate status msg_01k… undelivered --error 30003
+      gateway simulate status msg_01k… bounced --error bounce_transient:mailboxfull
     """
     from gateway.commands.vendor import Vendor
 
