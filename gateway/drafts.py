@@ -93,15 +93,19 @@ def subject_of(draft: Draft) -> str | None:
 
 def files_of(draft: Draft) -> list[tuple[str, Mapping[str, Any]]]:
     """Every file, with the field that it stands in."""
-    attached = (draft.email or {}).get("attachments") or ()
+    attached = draft.email.get("attachments") if draft.email else None
+    if not attached and not draft.media:
+        return []
     return [
         *((f"media.{number}", file) for number, file in enumerate(draft.media)),
-        *((f"email.attachments.{number}", file) for number, file in enumerate(attached)),
+        *((f"email.attachments.{number}", file) for number, file in enumerate(attached or ())),
     ]
 
 
 def extra_of(draft: Draft, email: Mapping[str, Any]) -> dict[str, Any]:
     """What only some messages have."""
+    if draft.html is None and not email and draft.template is None:
+        return {}
     parts = {"html": draft.html, "email": email or None, "template": draft.template}
     return {name: value for name, value in parts.items() if value is not None}
 

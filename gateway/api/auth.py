@@ -21,11 +21,13 @@ def header(connection: HTTPConnection, name: bytes) -> str:
     known = connection.scope.get("gateway.headers")
     if known is None:
         known = connection.scope["gateway.headers"] = dict(connection.scope["headers"])
-    return str(known.get(name, b"").decode("latin-1"))
+    found: bytes | None = known.get(name)
+    return "" if found is None else found.decode("latin-1")
 
 
 REMEMBERED = 2.0  # seconds until a key is looked up again, and that a revoked one may go on
 MOST = 10_000
+STATIC = Identity("default", "environment")
 KEY = re.compile(r"gw_[0-9A-Za-z]{1,64}_[0-9A-Za-z_-]{1,128}")
 
 
@@ -68,7 +70,7 @@ class Keys:
         """Whose key this is, now."""
         raw = presented.encode("latin-1")  # the header's own bytes
         if self.static is not None and hmac.compare_digest(raw, self.static.encode()):
-            return Identity("default", "environment")
+            return STATIC
         if KEY.fullmatch(presented) is None:
             return None
         name = hashlib.sha256(raw).digest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import BigInteger, Integer, LargeBinary, Table
@@ -72,15 +73,14 @@ def _lists(
 
 
 def _inserts(
-    tx: Tx, table: Table, columns: tuple[str, ...], rows: Sequence[Values]
+    tx: Tx, table: Table, columns: tuple[str, ...], held: Sequence[list[Any]]
 ) -> Iterator[Listed]:
-    """The rows as an INSERT has them."""
+    """The rows as an INSERT has them; `held` is what each column holds."""
     if tx.postgres:
-        yield _arrays(table, columns), [[row[column] for row in rows] for column in columns]
+        yield _arrays(table, columns), held
         return
-    for piece in _pieces(rows):
-        listed = f"VALUES {_marks(len(columns), len(piece))}"
-        yield listed, [row[column] for row in piece for column in columns]
+    for piece in _pieces(list(zip(*held, strict=True))):
+        yield f"VALUES {_marks(len(columns), len(piece))}", list(chain.from_iterable(piece))
 
 
 def insert(tx: Tx, table: Table, rows: Sequence[Values], conflict: str = "") -> list[Any]:
@@ -88,10 +88,12 @@ def insert(tx: Tx, table: Table, rows: Sequence[Values], conflict: str = "") -> 
     end in RETURNING: then what it returns is the result."""
     if not rows:
         return []
-    columns = tuple(c for c in rows[0] if any(row[c] is not None for row in rows))
+    every = {name: [row[name] for row in rows] for name in rows[0]}
+    held = {name: values for name, values in every.items() if values.count(None) < len(values)}
+    columns = tuple(held)
     head = f"INSERT INTO {table.name} ({', '.join(columns)})"
     found: list[Any] = []
-    for listed, values in _inserts(tx, table, columns, rows):
+    for listed, values in _inserts(tx, table, columns, list(held.values())):
         result = tx.run(f"{head} {listed} {conflict}", values)
         if "RETURNING" in conflict:
             found.extend(result.fetchall())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import random
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -65,13 +67,25 @@ def one(seed: int, messages: int) -> Figures | str:
         gc.collect()
 
 
+def end_with_parent() -> None:
+    """Nobody is left at work when the run is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def simulated(universes: list[tuple[int, int]], jobs: int) -> Iterator[Figures | str]:
     """Runs them, on so many cores."""
     if jobs <= 1:
         yield from (one(*each) for each in universes)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
         waiting = [pool.submit(one, *each) for each in universes]
         try:
             yield from (done.result() for done in as_completed(waiting))
