@@ -108,7 +108,7 @@ class Connection:
     """One vendor account of one tenant. Stands in every attempt, inbox row and unique key.
 
     `senders` maps a channel to our own address, or pool of addresses, used when a message names
-    none. `secrets` never appear in `repr`.
+    none; `further` to others that messages may name. `secrets` never appear in `repr`.
     """
 
     id: str
@@ -116,6 +116,7 @@ class Connection:
     family: str
     account: str = ""
     senders: Mapping[Channel, Sender] = field(default_factory=dict)
+    further: Mapping[Channel, frozenset[str]] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -589,10 +590,12 @@ class MediaFetcher(Protocol):
 class MarksRead(Protocol):
     """A provider whose `capabilities.marks_read` is true, or `shows_typing`."""
 
-    async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
+    async def mark_read(
+        self, provider_message_id: str, *, typing: bool = False, ours: str | None = None
+    ) -> None:
         """Tells the vendor that an inbound message was read, and, with `typing`, that an answer
-        is being written, as far as the capabilities say. In bounded time; raises a
-        `ProviderError`."""
+        is being written, as far as the capabilities say. `ours` is the address that it came to.
+        In bounded time; raises a `ProviderError`."""
         ...
 
 

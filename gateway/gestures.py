@@ -74,7 +74,9 @@ class Gestures:
         assert isinstance(provider, MarksRead)
         try:
             async with asyncio.timeout(self._within):
-                await provider.mark_read(row["provider_message_id"], typing=typing)
+                await provider.mark_read(
+                    row["provider_message_id"], typing=typing, ours=row.get("to_address")
+                )
         except ProviderError as error:
             log.info("%s: not shown by %s: %s (%s)", row["id"], name, error.reason, error.code)
         except TimeoutError:

@@ -127,6 +127,8 @@ def owns(route: Route, channel: Channel, address: str | None, key: str | None = 
     sender = route.connection.senders.get(channel)
     if sender is None:
         return False
+    if address in route.connection.further.get(channel, ()):
+        return True
     return (bool(address) and sender.address == address) or (bool(key) and sender.key == key)
 
 
@@ -154,6 +156,8 @@ def sender_at(
         return Sender(address=address)
     if address is None or own.address == address:
         return own
+    if owns(route, channel, address):
+        return Sender(address=address)
     foreign = any(owns(other, channel, address) for other in known)
     return own if foreign else Sender(address=address)
 

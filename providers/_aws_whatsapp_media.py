@@ -1,7 +1,7 @@
 """Files that people send by WhatsApp: AWS puts them from Meta into the bucket, and there they are
 read by ranges, so that no answer is large. What was read is taken out of the bucket again.
 
-Reads what Meta gave to one number of ours, and nothing else of the bucket.
+Reads what Meta gave to numbers of ours, and nothing else of the bucket.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ BUCKET = Tables(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inbox:
-    """Where AWS puts the files that one number of ours got."""
+    """Where AWS puts the files that numbers of ours got."""
 
     aws: Aws = field(repr=False)
     social: Any = field(repr=False)
     s3: Any = field(repr=False)
-    number: str
+    numbers: frozenset[str]
     bucket: str
     folder: str
 
@@ -53,15 +53,15 @@ class Inbox:
         """A file by the number that got it and Meta's id of it.
 
         Raises:
-            Rejected: it is not of this number, it is gone, or it is too large.
+            Rejected: it is of no number of ours, it is gone, or it is too large.
             ProviderError: it may be had later.
         """
         number, _, id_ = reference.rpartition("/")
-        if number != self.number or not MEDIA_ID.fullmatch(id_):
-            raise Rejected("not a file of this number", code="reference")
+        if number not in self.numbers or not MEDIA_ID.fullmatch(id_):
+            raise Rejected("not a file of a number that is set up", code="reference")
         try:
             async with asyncio.timeout(WITHIN):
-                return await self._fetched(id_, limit)
+                return await self._fetched(number, id_, limit)
         except TimeoutError:
             failure: ProviderError = Unreachable("the file did not come in time", code="timeout")
         except Ambiguous as error:  # reading twice harms nobody
@@ -70,12 +70,12 @@ class Inbox:
             failure = Rejected("the file is not there any more", code=error.code)
         raise failure
 
-    async def _fetched(self, id_: str, limit: int) -> FetchedMedia:
+    async def _fetched(self, number: str, id_: str, limit: int) -> FetchedMedia:
         """ "GetWhatsAppMessageMedia" tells a size whose unit nobody says; so it is not asked."""
         place = {"bucketName": self.bucket, "key": self.folder}
         told: Mapping[str, Any] = await self.aws.call(
             lambda _: self.social.get_whatsapp_message_media(
-                mediaId=id_, originationPhoneNumberId=self.number, destinationS3File=place
+                mediaId=id_, originationPhoneNumberId=number, destinationS3File=place
             ),
             SOCIAL,
             within=STEP,

@@ -1,9 +1,10 @@
-"""A WhatsApp number at AWS, as `gateway doctor` looks at it. Changes nothing, and never repeats
+"""WhatsApp numbers at AWS, as `gateway doctor` looks at it. Changes nothing, and never repeats
 AWS's error texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.domain import Finding, Level
@@ -11,14 +12,17 @@ from gateway.errors import AccountRefused, ProviderError, SenderRefused
 from providers._aws import Aws
 from providers._aws_whatsapp_tables import SOCIAL
 
+NUMBERS = "AWS_WHATSAPP_NUMBERS"
 NUMBER, ACCOUNT = "AWS_WHATSAPP_PHONE_NUMBER_ID", "AWS_WHATSAPP_BUSINESS_ACCOUNT_ID"
 SERVICE = "socialmessaging"
 POOR = ("RED", "LOW")
 
 
-async def check(aws: Aws, number: str, account: str) -> list[Finding]:
-    """The number; then, where the account is known, the topic that it posts to."""
+async def check(aws: Aws, number: str, named: Mapping[str, str], account: str) -> list[Finding]:
+    """The numbers; then, where the account is known, the topic that it posts to."""
     found = await _looked(aws, "WhatsApp number", lambda social: _number(social, number), NUMBER)
+    for shown, id_ in named.items():
+        found += await _looked(aws, f"WhatsApp number {shown}", _is(shown, id_), NUMBERS)
     if not account:
         text = "templates cannot be listed, and where it posts is not known"
         return [*found, _warning("WhatsApp account", text, f"set {ACCOUNT}")]
@@ -57,6 +61,21 @@ def _number(social: Any, number: str) -> Finding:
         fix = "look at it in the WhatsApp Manager: people block or report it"
         return _warning("WhatsApp number", f"{text}; its quality is {quality}", fix)
     return Finding(subject="WhatsApp number", level=Level.OK, text=text)
+
+
+def _is(shown: str, id_: str) -> Callable[[Any], Finding]:
+    """Whether an id is that of the number that it is listed for: else answers come from another."""
+
+    def look(social: Any) -> Finding:
+        said = social.get_linked_whatsapp_business_account_phone_number(id=id_)
+        told = re.sub(r"\D", "", str(said.get("phoneNumber", {}).get("displayPhoneNumber") or ""))
+        subject, level = f"WhatsApp number {shown}", Level.OK
+        if not told or told == shown[1:]:
+            return Finding(subject=subject, level=level, text="it sends what is answered from it")
+        text, fix = f"its id is that of +{told}", f"correct {NUMBERS}"
+        return Finding(subject=subject, level=Level.PROBLEM, text=text, fix=fix)
+
+    return look
 
 
 def _account(social: Any, account: str) -> Finding:

@@ -29,6 +29,7 @@ from gateway.errors import Ambiguous, ProviderError, SettingsError, Unreachable,
 from providers import _aws_bucket, _aws_whatsapp_setup
 from providers._aws import SEATS, Aws, AwsAccount
 from providers._aws_media import WEB, Bucket, place
+from providers._aws_whatsapp_listed import Listed
 from providers._aws_whatsapp_media import Inbox
 from providers._aws_whatsapp_objects import FILES, HEADED, file_kind, kind_of, seen, written
 from providers._aws_whatsapp_tables import SOCIAL, TAKEN
@@ -41,9 +42,9 @@ NUMBER_ID = re.compile(
 ACCOUNT_ID = re.compile(
     r"waba-[0-9a-zA-Z]{1,110}|arn:[a-z-]+:social-messaging:[a-z0-9-]+:\d{12}:waba/[0-9a-zA-Z]+"
 )
+NAMED = re.compile(r"\s*(\+[1-9]\d{6,14})\s*=\s*(\S+)\s*")  # a number and its id
 MESSAGE_ID = re.compile(r"[A-Za-z0-9._=+/-]{1,256}")
 MEDIA_ID = re.compile(r"[A-Za-z0-9]{1,100}")
-PAGE, TEMPLATES = 100, 1000
 
 TENANT = "default"
 WHATSAPP = frozenset({Channel.WHATSAPP})
@@ -68,6 +69,7 @@ class AwsWhatsappSettings(AwsAccount):
     shared: ClassVar[tuple[str, ...]] = (*AwsAccount.shared, *AwsAccount.joins, "AWS_MEDIA_BUCKET")
 
     phone_number_id: str = Field("", alias="AWS_WHATSAPP_PHONE_NUMBER_ID")
+    numbers: str = Field("", alias="AWS_WHATSAPP_NUMBERS")
     business_account_id: str = Field("", alias="AWS_WHATSAPP_BUSINESS_ACCOUNT_ID")
     api_version: str = Field("v20.0", alias="AWS_WHATSAPP_API_VERSION")
     media_bucket: str = Field("", alias="AWS_MEDIA_BUCKET")
@@ -75,13 +77,21 @@ class AwsWhatsappSettings(AwsAccount):
     @field_validator("phone_number_id")
     @classmethod
     def _a_number(cls, value: str) -> str:
-        found = NUMBER_ID.fullmatch(value)
-        if value and found is None:
-            raise ValueError(
-                "must be the id that AWS gave the number: phone-number-id- and 32 characters, or "
-                "its ARN"
-            )
-        return f"phone-number-id-{found[1].lower()}" if found else ""
+        return _number_id(value) if value else ""
+
+    @field_validator("numbers")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        pairs = [NAMED.fullmatch(each) for each in value.split(",") if each.strip()]
+        named = {pair[1]: _number_id(pair[2]) for pair in pairs if pair is not None}
+        if len(named) < len(pairs):
+            raise ValueError("must be numbers with their ids: +15550001=phone-number-id-…, …")
+        return ",".join(f"{number}={id_}" for number, id_ in named.items())
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """AWS's ids of the numbers that messages may name."""
+        return dict(each.split("=", 1) for each in self.numbers.split(",") if each)
 
     @field_validator("business_account_id")
     @classmethod
@@ -106,6 +116,14 @@ class AwsWhatsappSettings(AwsAccount):
         return value
 
 
+def _number_id(value: str) -> str:
+    found = NUMBER_ID.fullmatch(value)
+    if found is None:
+        text = "must be the id that AWS gave the number: phone-number-id- and 32 characters, or"
+        raise ValueError(f"{text} its ARN")
+    return f"phone-number-id-{found[1].lower()}"
+
+
 def able(bucket: str, *, lists: bool) -> Capabilities:
     """What can be done, with a bucket or without one."""
     return Capabilities(
@@ -127,7 +145,7 @@ def able(bucket: str, *, lists: bool) -> Capabilities:
 
 
 class AwsWhatsapp:
-    """Sends WhatsApp messages from one number of one AWS account."""
+    """Sends WhatsApp messages from the numbers of one AWS account."""
 
     name = "aws_whatsapp"
     Settings = AwsWhatsappSettings
@@ -144,7 +162,10 @@ class AwsWhatsapp:
         in names it, too."""
         own = settings.phone_number_id
         senders = {Channel.WHATSAPP: Sender(pool=own)} if own else {}
-        return Connection(id="aws", tenant_id=TENANT, family="aws", senders=senders)
+        further = {Channel.WHATSAPP: frozenset(settings.ids)}
+        return Connection(
+            id="aws", tenant_id=TENANT, family="aws", senders=senders, further=further
+        )
 
     def __init__(
         self, settings: AwsWhatsappSettings, *, http: object = None, timeout: float = 10.0
@@ -159,6 +180,7 @@ class AwsWhatsapp:
                 "AWS_WHATSAPP_PHONE_NUMBER_ID is not set; WhatsApp cannot be sent without it."
             )
         self._settings = settings
+        self._ids = settings.ids
         self._timeout = timeout
         self._tasks: set[asyncio.Task[None]] = set()
         self._aws = Aws(settings, timeout=timeout)
@@ -166,21 +188,23 @@ class AwsWhatsapp:
         bucket, stand_in = settings.media_bucket, bool(settings.endpoint_url)
         self._bucket = Bucket(self._aws, bucket, TENANT, stand_in=stand_in) if bucket else None
         self._inbox = self._receiving(bucket, stand_in=stand_in) if bucket else None
-        self.capabilities = able(bucket, lists=bool(settings.business_account_id))
+        account = settings.business_account_id
+        self._listed = Listed(aws=self._aws, social=self._client, account=account, timeout=timeout)
+        self.capabilities = able(bucket, lists=bool(account))
 
     def _receiving(self, bucket: str, *, stand_in: bool) -> Inbox:
         return Inbox(
             aws=self._aws,
             social=self._client,
             s3=self._aws.client("s3", s3={"addressing_style": "path" if stand_in else "auto"}),
-            number=self._settings.phone_number_id,
+            numbers=frozenset((self._settings.phone_number_id, *self._ids.values())),
             bucket=bucket,
             folder=f"{TENANT}/inbound/",
         )
 
     async def send(self, message: OutboundMessage) -> Receipt:
         """Hands one message to AWS, by one sending request."""
-        data = self._checked(message)
+        data, number = self._checked(message), self._number(message.sender.address)
         clock = asyncio.get_running_loop().time
         ends = clock() + self._timeout
         file = None
@@ -189,11 +213,11 @@ class AwsWhatsapp:
             data = written(message, file)
         try:
             return await self._aws.call(
-                lambda _: receipt(self._sent(data)), SOCIAL, within=ends - clock()
+                lambda _: receipt(self._sent(data, number)), SOCIAL, within=ends - clock()
             )
         except ProviderError as error:
             if file is not None and error.sent_nothing:
-                self._beside(self._forgotten(file))  # the answer does not wait for it
+                self._beside(self._forgotten(file, number))  # the answer does not wait for it
             raise
 
     async def fetch_media(self, reference: str, limit: int) -> FetchedMedia:
@@ -202,32 +226,25 @@ class AwsWhatsapp:
             raise Unsupported("AWS: no files without AWS_MEDIA_BUCKET", code="media")
         return await self._inbox.fetch(reference, limit)
 
-    async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
+    async def mark_read(
+        self, provider_message_id: str, *, typing: bool = False, ours: str | None = None
+    ) -> None:
         """Tells WhatsApp that a person's message was read, and that an answer is being written."""
         data = seen(provider_message_id, typing=typing)
-        await self._aws.call(lambda _: self._sent(data), SOCIAL)
+        await self._aws.call(lambda _: self._sent(data, self._number(ours)), SOCIAL)
 
     async def templates(self) -> Sequence[VendorTemplate]:
-        """The templates of the business account; AWS's list tells neither words nor variables."""
-        id_ = self._settings.business_account_id
-        if not id_:
+        """The templates of the business account, with their words as far as AWS tells them."""
+        if not self._listed.account:
             text = "templates are listed once AWS_WHATSAPP_BUSINESS_ACCOUNT_ID is set"
             raise Unsupported(f"AWS: {text}", code="templates")
-        clock = asyncio.get_running_loop().time
-        ends, found, asked = clock() + self._timeout, list[VendorTemplate](), {"id": id_}
-        while len(found) < TEMPLATES:
-            page = await self._listed(asked, ends - clock())
-            found += [_template(each) for each in page.get("templates", ())]
-            if not (token := page.get("nextToken")):
-                break
-            asked = {"id": id_, "nextToken": token}
-        return found[:TEMPLATES]
+        return await self._listed.templates()
 
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Looks at the number, at where its account tells what comes in, and at the bucket."""
         settings = self._settings
         found = await _aws_whatsapp_setup.check(
-            self._aws, settings.phone_number_id, settings.business_account_id
+            self._aws, settings.phone_number_id, self._ids, settings.business_account_id
         )
         if self._bucket is None:
             return found
@@ -246,6 +263,11 @@ class AwsWhatsapp:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _number(self, address: str | None) -> str:
+        """AWS's id of a number of ours; the usual one for what is not listed, as the usual number
+        itself need not be."""
+        return self._ids.get(address or "", self._settings.phone_number_id)
 
     def _checked(self, message: OutboundMessage) -> bytes:
         """What goes out, as far as it is known without a file's id; refused, if it cannot."""
@@ -277,19 +299,21 @@ class AwsWhatsapp:
         here, nothing of the message was sent."""
         assert self._bucket is not None
         clock, taken = asyncio.get_running_loop().time, TAKEN[file_kind(message)]
+        number = self._number(message.sender.address)  # Meta knows its files by the number
         [url] = await self._bucket.filled(message, self._timeout / 2, taken)
         source = {"bucketName": self._settings.media_bucket, "key": self._bucket.key(url)}
         try:
             return await self._aws.call(
-                lambda _: _media_id(self._posted(source)), SOCIAL, within=(ends - clock()) / 2
+                lambda _: _media_id(self._posted(source, number)),
+                SOCIAL,
+                within=(ends - clock()) / 2,
             )
         except Ambiguous as error:
             failure = Unreachable(error.text, code=error.code)
         raise failure
 
-    async def _forgotten(self, file: str) -> None:
+    async def _forgotten(self, file: str, number: str) -> None:
         """Takes a file back that no message has: WhatsApp would keep it for 30 days."""
-        number = self._settings.phone_number_id
         try:
             await self._aws.call(
                 lambda _: self._client.delete_whatsapp_message_media(
@@ -300,28 +324,19 @@ class AwsWhatsapp:
         except ProviderError:
             return  # it ends by itself
 
-    def _sent(self, data: bytes) -> Mapping[str, Any]:
-        settings = self._settings
+    def _sent(self, data: bytes, number: str) -> Mapping[str, Any]:
         said: Mapping[str, Any] = self._client.send_whatsapp_message(
-            originationPhoneNumberId=settings.phone_number_id,
+            originationPhoneNumberId=number,
             message=data,
-            metaApiVersion=settings.api_version,
+            metaApiVersion=self._settings.api_version,
         )
         return said
 
-    def _posted(self, source: Mapping[str, str]) -> Mapping[str, Any]:
+    def _posted(self, source: Mapping[str, str], number: str) -> Mapping[str, Any]:
         said: Mapping[str, Any] = self._client.post_whatsapp_message_media(
-            originationPhoneNumberId=self._settings.phone_number_id, sourceS3File=source
+            originationPhoneNumberId=number, sourceS3File=source
         )
         return said
-
-    async def _listed(self, asked: Mapping[str, str], within: float) -> Mapping[str, Any]:
-        page: Mapping[str, Any] = await self._aws.call(
-            lambda _: self._client.list_whatsapp_message_templates(**asked, maxResults=PAGE),
-            SOCIAL,
-            within=within,
-        )
-        return page
 
 
 def receipt(answer: Mapping[str, Any]) -> Receipt:
@@ -337,15 +352,3 @@ def _media_id(answer: Mapping[str, Any]) -> str:
     if not (isinstance(id_, str) and MEDIA_ID.fullmatch(id_)):
         raise Ambiguous("the file was taken without a readable id", code="media")
     return id_
-
-
-def _template(given: Mapping[str, Any]) -> VendorTemplate:
-    """ "TemplateSummary" """
-    category = given.get("templateCategory")
-    return VendorTemplate(
-        name=str(given.get("templateName") or ""),
-        language=given.get("templateLanguage"),
-        status=str(given.get("templateStatus") or "unknown").lower(),
-        category=str(category).lower() if category else None,
-        id=given.get("metaTemplateId"),
-    )

@@ -87,7 +87,9 @@ class Console:
             updates=tuple(_update(message, identity, s) for s in (Status.SENT, Status.DELIVERED)),
         )
 
-    async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
+    async def mark_read(
+        self, provider_message_id: str, *, typing: bool = False, ours: str | None = None
+    ) -> None:
         """Prints what the person would see."""
         _print(f"({'typing' if typing else 'read'}) {visible(provider_message_id)}\n")
 

@@ -232,7 +232,9 @@ class Twilio:
             sid=self._settings.account_sid,
         )
 
-    async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
+    async def mark_read(
+        self, provider_message_id: str, *, typing: bool = False, ours: str | None = None
+    ) -> None:
         """Shows that an answer is being written; there is no other way to mark as read."""
         if not typing:
             raise Unsupported("Twilio: marks as read only with a typing indicator", code="read")

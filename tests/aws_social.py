@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -89,6 +90,7 @@ class LoopbackSocial(LoopbackAws):
         self.deleted: list[str] = []
         self.sent_in: dict[str, tuple[str, str, bytes]] = {}  # id -> type, ending and content
         self.listed: list[dict[str, Any]] = []  # templates
+        self.words: dict[str, Any] = defaultdict(dict)  # their definitions, by Meta's id
         self.number: dict[str, Any] = {
             "phoneNumber": {
                 "arn": f"{ARN}:phone-number-id/{'0' * 32}",
@@ -157,6 +159,8 @@ class LoopbackSocial(LoopbackAws):
             return {"success": True}
         if name == "ListWhatsAppMessageTemplates":
             return self.page(given)
+        if name == "GetWhatsAppMessageTemplate":
+            return {"template": json.dumps(self.words[given["metaTemplateId"]])}
         if name == "GetLinkedWhatsAppBusinessAccount":
             return {"account": self.account}
         assert name == "GetLinkedWhatsAppBusinessAccountPhoneNumber", name

@@ -19,6 +19,7 @@ from tests.whatsapp_entries import (
     AT,
     OURS,
     PERSON,
+    POOL,
     SEND_ID,
     TEMPLATE,
     USER,
@@ -37,6 +38,7 @@ AWS = Connection(id="aws", tenant_id=TENANT, family="aws")
 LISTED = {"templateName": "greeting", "metaTemplateId": "1", "templateLanguage": "pt_BR"}
 NUMBERS = itertools.count(1000)
 OTHER = "+14255550150"
+TRY = {"outside_window": "try"}
 
 
 @pytest.fixture
@@ -365,6 +367,35 @@ def test_a_template_that_changed_is_listed_as_it_is_now(sqlite_url: str, tmp_pat
             assert status() == ["approved"]  # as it was kept
             post(sns, news)
             eventually(lambda: status() == ["paused"], "the new list")
+
+
+def test_who_wrote_to_another_number_of_ours_is_answered_from_that(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    with LoopbackSocial() as social:
+        more = {
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": social.url,
+            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_WHATSAPP_PHONE_NUMBER_ID": NUMBER,
+            "AWS_WHATSAPP_NUMBERS": f"{OURS}={POOL}",
+            "WHATSAPP_PROVIDERS": "console,aws_whatsapp",  # who owns the number has it
+        }
+        with playing(sqlite_url, tmp_path, **more) as sns:
+            post(sns, said())
+            (thread,) = conversations(sns)
+            path = f"/api/conversations/{thread['id']}/messages"
+            answer = sns.client.call("POST", path, json={"body": "Hello", **TRY}).json()
+            sns.client.until(answer["id"], "accepted")
+            named = sns.client.send(
+                channel="whatsapp", to=PERSON, body="Again", **{"from": OURS}, **TRY
+            )
+            sns.client.until(named["id"], "accepted")
+    sent = [r.json["originationPhoneNumberId"] for r in social.requests]
+    assert sent == [POOL, POOL]
+    assert (answer["from"], answer["conversation_id"]) == (OURS, thread["id"])
+    assert named["conversation_id"] == thread["id"]
 
 
 def test_what_nobody_knows_is_kept_and_the_rest_counts(sns: Sns) -> None:

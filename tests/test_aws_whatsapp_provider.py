@@ -39,7 +39,13 @@ WEBP = b"RIFF\0\0\0\0WEBP"
 FILE = "https://files.example.com/a.jpg"
 THERE = "s3://gateway-media/default/a.jpg"
 OFFICE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-OPERATIONS = ("SendWhatsAppMessage", "PostWhatsAppMessageMedia", "ListWhatsAppMessageTemplates")
+OPERATIONS = (
+    "SendWhatsAppMessage",
+    "PostWhatsAppMessageMedia",
+    "ListWhatsAppMessageTemplates",
+    "GetWhatsAppMessageTemplate",
+)
+SECOND, SECOND_ID = "+15550002222", f"phone-number-id-{'2' * 32}"
 
 
 @pytest.fixture
@@ -330,11 +336,19 @@ def listed(number: int) -> dict[str, Any]:
     }
 
 
+LISTS, WORDS = "/v1/whatsapp/template/list", "/v1/whatsapp/template"
+
+
+def asked(aws: LoopbackSocial, path: str) -> list[str]:
+    """What was asked for at a path."""
+    return [r.path for r in aws.requests if r.path.partition("?")[0] == path]
+
+
 async def test_templates_are_listed_page_by_page(aws: LoopbackSocial) -> None:
     aws.listed = [listed(number) for number in range(201)]
     async with provider(SETUP, aws.url, timeout=30.0) as made:
         found = await made.templates()
-    assert (len(found), aws.count) == (201, 3)
+    assert (len(found), len(asked(aws, LISTS))) == (201, 3)
     assert found[0] == VendorTemplate(
         name="order_0", language="en_US", status="approved", category="utility", id="1"
     )
@@ -344,7 +358,58 @@ async def test_no_more_than_a_thousand_templates_are_listed(aws: LoopbackSocial)
     aws.listed = [listed(number) for number in range(1500)]
     async with provider(SETUP, aws.url, timeout=30.0) as made:
         assert len(await made.templates()) == 1000
-    assert aws.count == 10
+    assert len(asked(aws, LISTS)) == 10
+
+
+HEADER = {"type": "HEADER", "format": "TEXT", "text": "For {{1}}"}
+BODY = {"type": "BODY", "text": "Hi {{1}}, it is {{2}}"}
+LINKS = [{"type": "QUICK_REPLY", "text": "No"}, {"type": "URL", "url": "https://example.com/{{1}}"}]
+CODE = [{"type": "COPY_CODE", "example": "ABC"}]
+
+
+@pytest.mark.parametrize(
+    ("told", "body", "variables"),
+    [
+        ([HEADER, BODY, {"type": "BUTTONS", "buttons": LINKS}], "Hi {{1}}, it is {{2}}",
+         ("header", "1", "2", "button.1")),
+        ([{"type": "body", "text": "Hi {{ name }}"}, {"type": "buttons", "buttons": CODE}],
+         "Hi {{ name }}", ("name", "button.0")),
+        ([{"type": "HEADER", "format": "IMAGE"}, {"type": "BODY", "text": "Hi"}, 7, {}], "Hi", ()),
+        ([{"type": "BODY", "text": ["x"]}, {"type": "BUTTONS", "buttons": [None]}], "", ()),
+        ("nonsense", "", ()),
+    ],
+)  # fmt: skip
+async def test_a_template_has_its_words_and_what_it_leaves_open(
+    told: Any, body: str, variables: tuple[str, ...], aws: LoopbackSocial
+) -> None:
+    aws.listed, aws.words["1"] = [listed(0)], {"name": "order_0", "components": told}
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
+        (found,) = await made.templates()
+    assert (found.body, found.variables) == (body, variables)
+
+
+async def test_words_are_asked_for_a_few_at_a_time_and_kept(aws: LoopbackSocial) -> None:
+    aws.listed = [listed(number) for number in range(50)]
+    aws.listed[1]["templateStatus"] = "PAUSED"
+    for number in range(50):
+        aws.words[str(number + 1)] = {"components": [{"type": "BODY", "text": f"No {number}"}]}
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
+        first, second, third = [await made.templates() for _ in range(3)]
+        aws.listed[0]["templateStatus"] = "PENDING"
+        changed = await made.templates()
+    assert [sum(bool(one.body) for one in found) for found in (first, second)] == [40, 49]
+    assert (third, third[1].body, changed[0].body) == (second, "", "")
+    assert len(asked(aws, WORDS)) == 49
+
+
+async def test_where_words_may_not_be_asked_for_templates_are_listed_without(
+    aws: LoopbackSocial,
+) -> None:
+    aws.listed = [listed(number) for number in range(3)]
+    aws.errors["GetWhatsAppMessageTemplate"] = refusal("AccessDeniedException", 403)
+    async with provider(SETUP, aws.url, timeout=30.0) as made:
+        assert [one.body for one in await made.templates()] == ["", "", ""]
+    assert len(asked(aws, WORDS)) == 1
 
 
 async def test_without_the_account_templates_are_not_listed(aws: LoopbackSocial) -> None:
@@ -353,6 +418,44 @@ async def test_without_the_account_templates_are_not_listed(aws: LoopbackSocial)
         with pytest.raises(Unsupported, match="AWS_WHATSAPP_BUSINESS_ACCOUNT_ID"):
             await made.templates()
     assert aws.count == 0
+
+
+# --- further numbers
+
+ANOTHER = {"AWS_WHATSAPP_NUMBERS": f"{SECOND}={SECOND_ID.upper().replace('PHONE-NUMBER-ID-', '')}"}
+
+
+async def test_what_is_said_from_another_number_goes_out_by_its_id(
+    aws: LoopbackSocial, web: LoopbackVendor
+) -> None:
+    aws.sent_in["1234567"] = ("image/jpeg", ".jpg", JPEG)
+    async with provider(SETUP, aws.url, timeout=30.0, **ANOTHER) as made:
+        await made.send(usual(SETUP, **picture(), sender={"address": SECOND}))
+        await made.mark_read("wamid.1", ours=SECOND)
+        await made.fetch_media(f"{SECOND_ID}/1234567", 4 << 20)
+        second = [r.json["originationPhoneNumberId"] for r in aws.requests if r.method == "POST"]
+        aws.requests.clear()
+        await made.send(usual(SETUP, body="Hi", sender={"address": "+15550009999"}))
+        await made.mark_read("wamid.1", ours=None)
+        usual_one = [r.json["originationPhoneNumberId"] for r in aws.requests]
+    assert (second, usual_one) == ([SECOND_ID] * 4, [NUMBER] * 2)
+
+
+@pytest.mark.parametrize("given", ["+15550002222", f"15550002222={SECOND_ID}", "+15550002222=7291"])
+def test_further_numbers_are_listed_with_their_ids(given: str) -> None:
+    environment = Environment({"GATEWAY_ENV": "development", "AWS_WHATSAPP_NUMBERS": given})
+    with pytest.raises(SettingsError, match="AWS_WHATSAPP_NUMBERS"):
+        environment.fill(AwsWhatsapp.Settings)
+
+
+async def test_the_doctor_sees_an_id_that_is_of_another_number(aws: LoopbackSocial) -> None:
+    async with provider(SETUP, aws.url, timeout=30.0, **ANOTHER) as made:
+        _, wrong, *_ = await made.check("")
+        aws.number["phoneNumber"]["displayPhoneNumber"] = "+1 555-000-2222"
+        _, right, *_ = await made.check("")
+    assert (wrong.level, "AWS_WHATSAPP_NUMBERS" in wrong.fix) == (Level.PROBLEM, True)
+    assert "+15550009999" in wrong.text
+    assert right.level == Level.OK
 
 
 # --- set-up

@@ -134,7 +134,9 @@ class Vendor:
     async def aclose(self) -> None:
         """Nothing to free."""
 
-    async def mark_read(self, provider_message_id: str, *, typing: bool = False) -> None:
+    async def mark_read(
+        self, provider_message_id: str, *, typing: bool = False, ours: str | None = None
+    ) -> None:
         """Notes it."""
         self.calls.append((provider_message_id, typing))
         await self.go.wait()
