@@ -311,7 +311,9 @@ class Outbound:
         return kept
 
     def _content(self, draft: Draft, kind: MessageType, problems: list[tuple[str, str]]) -> None:
-        said = draft.body or draft.media or draft.template or draft.html
+        # Blanks alone are nothing that a vendor takes: they would only hold up what comes behind.
+        texts = draft.body.strip(), (draft.html or "").strip()
+        said = any(texts) or drafts.files_of(draft) or draft.template
         if not said and (kind is MessageType.TEXT or not draft.content):
             problems.append(("body", "is needed, or media, or a template"))
         if kind in FILES and not draft.media:

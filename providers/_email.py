@@ -24,8 +24,9 @@ from gateway.errors import (
     ProviderError,
     Rejected,
     Unreachable,
+    Unsupported,
 )
-from providers._fetch import fetch, too_large
+from providers._fetch import TOO_LARGE, fetch
 
 BLOCKS = frozenset(
     {"p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "table", "ul", "ol", "hr"}
@@ -65,7 +66,8 @@ async def attachments(
     """The files of an email, of at most `limit` bytes in all, before anything is written.
 
     Raises:
-        Rejected: one is gone, may not be visited, or is too large.
+        Rejected: one is gone, or may not be visited.
+        Unsupported: together they are too large.
         Unreachable: it may be had later.
     """
     found, left, number = [], limit, 0
@@ -75,19 +77,25 @@ async def attachments(
                 got = await _read(file, left, within)
                 left -= len(got.data)
                 if left < 0:
-                    raise too_large(limit)
+                    raise _too_large(limit)
                 found.append(Attachment(got.data, _kind(file, got), _named(file, got, number)))
     except TimeoutError:
         failure: ProviderError = _away(message, number, "no time was left to bring it")
     except (Ambiguous, Unreachable) as error:
         failure = _away(message, number, error.text)
     except ProviderError as error:
-        failure = error
+        # What was left for this file is no limit that anybody knows. Others may take more.
+        failure = _too_large(limit) if error.code == TOO_LARGE else error
     else:
         return tuple(found)
     failure.breaker = Breaker.IGNORES
     failure.__context__ = None
     raise failure
+
+
+def _too_large(limit: int) -> Unsupported:
+    text = f"the files of an email may have {limit} bytes together: send links to larger ones"
+    return Unsupported(text, code=TOO_LARGE)
 
 
 def _away(message: OutboundMessage, number: int, text: str) -> Unreachable:

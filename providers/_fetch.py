@@ -26,6 +26,7 @@ SCHEMES = ("https",)
 HOPS = 3
 REDIRECTS = (301, 302, 303, 307, 308)
 FILENAME_LIMIT = 200
+TOO_LARGE = "too_large"
 NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 # Global unicast is all there is to reach in IPv6, without what embeds an IPv4 address in it (6to4,
@@ -65,7 +66,7 @@ def refusal(status: int, *, ours: bool) -> ProviderError:
 
 def too_large(limit: int) -> Rejected:
     """The refusal of a file that is larger than allowed."""
-    return Rejected(f"the file is larger than {limit} bytes", code="too_large")
+    return Rejected(f"the file is larger than {limit} bytes", code=TOO_LARGE)
 
 
 async def fetch(url: str, *, limit: int, timeout: float, hops: int = HOPS) -> FetchedMedia:

@@ -162,6 +162,8 @@ def test_an_answer_in_a_conversation_keeps_its_subject(client: Client, box: Mail
         *(({"email": {"headers": {"X-A": f"1{end}2"}}}, "email.headers.X-A") for end in CUTS),
         *(({"email": {"tags": [f"a{end}b"]}}, "email.tags.0") for end in CUTS[:3]),
         ({"body": ""}, "body"),
+        ({"body": " \t\r\n"}, "body"),
+        ({"body": "", "html": "\n "}, "body"),
         ({"body": "Leave: {{unsubscribe_url}}"}, "email.unsubscribe"),
         ({"html": "<a href='{{ unsubscribe_url }}'>Leave</a>"}, "email.unsubscribe"),
         ({"to": "ada"}, "to"),

@@ -120,10 +120,19 @@ def test_who_bounced_for_good_is_not_written_to_again(client: Client, topics: Aw
     client.until(later["id"], "accepted")
 
 
-def test_a_mailbox_that_is_full_stops_nobody(client: Client, topics: AwsTopics) -> None:
+def test_a_full_mailbox_and_a_word_that_it_was_no_spam_stop_nobody(
+    client: Client, topics: AwsTopics
+) -> None:
     done, attempt = mailed(client, "aws_ses")
-    body = ses("Bounce", bounce("Transient", "MailboxFull"), **about(done, attempt))
-    assert topics.posted("/api/webhooks/aws-sns", body).to(client).status_code == 200
+    taken_back = {
+        "complainedRecipients": [{"emailAddress": ADA}],
+        "complaintFeedbackType": "not-spam",
+    }
+    for body in (
+        ses("Complaint", taken_back, **about(done, attempt)),
+        ses("Bounce", bounce("Transient", "MailboxFull"), **about(done, attempt)),
+    ):
+        assert topics.posted("/api/webhooks/aws-sns", body).to(client).status_code == 200
     client.until(done["id"], "bounced")
     again = client.send(channel="email", to=ADA, subject="x", body="y")
     client.until(again["id"], "accepted")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.domain import FetchedMedia
-from providers import _email, _fetch
+from providers import _email, _fetch, smtp
 from tests.databases import sqlite_copy
 from tests.running import Client, eventually, in_thread, variables
 from tests.smtp_servers import Mailbox, smtp_server
@@ -188,3 +188,21 @@ def test_a_file_that_cannot_be_fetched_is_no_fault_of_a_provider(
             sendgrid.always = Reply(status=202, headers={"X-Message-Id": "abcdefgh"}, body=b"")
             client.until(id_, "accepted")
             assert box.count + sendgrid.count == 1
+
+
+def test_files_that_are_too_large_together_are_so_by_the_limit_of_all(
+    client: Client, web: LoopbackVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp, "LARGEST", 20)
+    upload = client.call("POST", "/api/media", data=b"a dozen of it", headers={
+        "Content-Type": "text/plain", "Content-Disposition": 'attachment; filename="a.txt"',
+    }).json()["url"]  # fmt: skip
+    web.always = Reply(body=b"a dozen of it")
+    for name, second in enumerate((upload, "https://files.example.com/b.txt")):
+        parts = {"attachments": [upload, second]}
+        sent = client.send(**mail(f"large{name}@example.com", email=parts))
+        error = client.until(sent["id"], "failed")["error"]
+        assert error["code"] == "too_large"
+        assert "20 bytes together" in error["message"]
+        (attempt,) = client.message(sent["id"])["attempts"]
+        assert attempt["error"]["class"] == "unsupported"  # another provider may take more

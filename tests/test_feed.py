@@ -176,6 +176,22 @@ async def test_a_frame_has_what_it_is_about(store: Store) -> None:
     assert data[0]["created_at"].endswith("Z")
 
 
+@pytest.mark.parametrize("written", ['{"a": ', '{"a": "\\ud800"}', "7"])
+async def test_a_row_that_cannot_be_shown_does_not_stop_the_feed(
+    written: str, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = [store.accept(to=person(number)) for number in (1, 2)]
+    store.change(
+        "UPDATE messages SET content = ?, extra = ? WHERE id = ?", written, written, ids[0]
+    )
+    tell(store.database, "last")
+    async with hub_of(store) as hub, following(hub, 0) as stream:
+        frames = await take(stream, 5)
+    told = [json.loads(f.data)["data"]["message"]["id"] for f in frames if f.type.startswith("m")]
+    assert (told, frames[-1].type) == (ids, "last")
+    assert "hi" not in caplog.text
+
+
 async def test_a_page_has_at_most_as_many_as_it_may_and_is_one_tenants(store: Store) -> None:
     tell(store.database, "a", "b", "c")
     tell(store.database, "x", tenant="other")

@@ -69,7 +69,7 @@ def test_its_chain_and_its_count_of_tries_start_anew(store: Store) -> None:
     assert begun is not None
     store.settle(begun, Unreachable("away"), retry_in=0)
     (due,) = store.claim()
-    assert (due.attempts, [row.number for row in due.tried]) == (1, [5])
+    assert (due.attempts, len(due.tried)) == (1, 1)
 
 
 @pytest.mark.parametrize("status", [Status.UNDELIVERED, Status.FAILED, Status.BOUNCED])

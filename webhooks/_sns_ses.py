@@ -110,7 +110,7 @@ def _states(
 def _done(
     done: str, told: Facts, mail: Facts, published: datetime, key: str
 ) -> Iterator[Engagement]:
-    if done == "unsubscribed" and not _leaves(told):
+    if (done == "unsubscribed" and not _leaves(told)) or _takes_back(done, told):
         return
     identity = _id(mail.get("messageId"))
     happened = _moment(told.get("timestamp")) or published
@@ -131,6 +131,11 @@ def _done(
 def _leaves(told: Facts) -> bool:
     """Whether a change of topics is a goodbye to all of them."""
     return _object(told, "newTopicPreferences").get("unsubscribeAll") is True
+
+
+def _takes_back(done: str, told: Facts) -> bool:
+    """ "Complaint types": `not-spam` says that an email was taken for spam and is none."""
+    return done == "complained" and _word(told.get("complaintFeedbackType")) == "not_spam"
 
 
 # Where an event lists whom it is about.

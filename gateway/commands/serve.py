@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from gateway.app import Gateway
     from gateway.settings import Environment
 
+# The others are added in `tree`: a start does not wait for what only they need.
+commands = typer.Typer(
+    name="gateway",
+    help="A two-way messaging gateway: one API out, signed webhooks in.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 
+
+@commands.command()
 def serve(
     dev: Annotated[
         bool, typer.Option("--dev", help="On your own machine: GATEWAY_ENV=development.")
@@ -78,6 +90,7 @@ def _serve(gateway: Gateway, listener: object) -> None:
         )
 
 
+@commands.command()
 def worker(
     metrics_port: Annotated[
         int | None,

@@ -5,8 +5,6 @@ What a command needs is imported when it runs, so that each starts quickly.
 
 from __future__ import annotations
 
-import typer
-
 from gateway.commands import (
     chat,
     costs,
@@ -25,17 +23,7 @@ from gateway.commands import (
     webhooks,
 )
 
-app = typer.Typer(
-    name="gateway",
-    help="A two-way messaging gateway: one API out, signed webhooks in.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-app.command()(serve.serve)
-app.command()(serve.worker)
+app = serve.commands
 app.command()(send.send)
 app.command()(doctor.doctor)
 simulate.commands.command()(chat.chat)

@@ -1,8 +1,14 @@
-"""Reading the numbered feed: ids and changes from its rows, bodies joined from today's."""
+"""Reading the numbered feed: ids and changes from its rows, bodies joined from today's.
+
+What cannot be shown, such as a row that somebody wrote by hand, is told by its id alone: nothing
+stops the feed.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +19,8 @@ from gateway.store.rows import select
 from gateway.store.tables import conversations, messages
 from gateway.store.tx import Tx
 from gateway.views import conversation_view, message_view
+
+log = logging.getLogger("gateway.store")
 
 PAGE = 500
 MESSAGE_COLUMNS = tuple(c.name for c in messages.columns)
@@ -46,16 +54,35 @@ def after(tx: Tx, cursor: int, tenant_id: str | None = None, limit: int = PAGE) 
 def _messages(tx: Tx, rows: list[Any]) -> dict[Any, Any]:
     keys = [(r.tenant_id, r.message_id) for r in rows]
     found = select(tx, messages, ("tenant_id", "id"), keys, MESSAGE_COLUMNS)
-    return {(r.tenant_id, r.id): message_view(dict(r._mapping)) for r in found}
+    return _views(found, message_view)
 
 
 def _conversations(tx: Tx, rows: list[Any]) -> dict[Any, Any]:
     keys = [(r.tenant_id, r.conversation_id) for r in rows]
     found = select(tx, conversations, ("tenant_id", "id"), keys, CONVERSATION_COLUMNS)
-    return {(r.tenant_id, r.id): conversation_view(dict(r._mapping)) for r in found}
+    return _views(found, conversation_view)
+
+
+def _views(rows: list[Any], view: Callable[[dict[str, Any]], Any]) -> dict[Any, Any]:
+    """What can be shown of these rows, by tenant and id."""
+    found = {}
+    for row in rows:
+        try:
+            found[row.tenant_id, row.id] = view(dict(row._mapping))
+        except (ValueError, TypeError, LookupError):
+            log.exception("%s cannot be shown: its row is damaged", row.id)
+    return found
 
 
 def _frame(row: Any, said: dict[Any, Any], about: dict[Any, Any]) -> Frame:
+    try:
+        return _told(row, said, about)
+    except (ValueError, TypeError):  # pydantic's own errors of serialising are ValueErrors
+        log.exception("event %d can only be told by its ids", row.id)
+        return _told(row._replace(change=None), {}, {})
+
+
+def _told(row: Any, said: dict[Any, Any], about: dict[Any, Any]) -> Frame:
     change: dict[str, Any] = json.loads(row.change) if row.change else {}
     data: dict[str, Any]
     if row.message_id:
