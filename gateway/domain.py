@@ -108,7 +108,8 @@ class Connection:
     """One vendor account of one tenant. Stands in every attempt, inbox row and unique key.
 
     `senders` maps a channel to our own address, or pool of addresses, used when a message names
-    none; `further` to others that messages may name. `secrets` never appear in `repr`.
+    none; `further` to others that messages may name, with what the vendor calls them. `secrets`
+    never appear in `repr`.
     """
 
     id: str
@@ -116,7 +117,7 @@ class Connection:
     family: str
     account: str = ""
     senders: Mapping[Channel, Sender] = field(default_factory=dict)
-    further: Mapping[Channel, frozenset[str]] = field(default_factory=dict)
+    further: Mapping[Channel, Mapping[str, str]] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 

@@ -162,7 +162,7 @@ class AwsWhatsapp:
         in names it, too."""
         own = settings.phone_number_id
         senders = {Channel.WHATSAPP: Sender(pool=own)} if own else {}
-        further = {Channel.WHATSAPP: frozenset(settings.ids)}
+        further = {Channel.WHATSAPP: settings.ids}
         return Connection(
             id="aws", tenant_id=TENANT, family="aws", senders=senders, further=further
         )

@@ -89,3 +89,19 @@ def test_an_answer_is_rehearsed_with_its_window_and_opt_out(idle: Client) -> Non
     stranger = {"to": "+15550100008", "channel": "whatsapp", "outside_window": "try"}
     assert rehearsed(idle, body="x", **stranger)["window"] == {"open": False, "expires_at": None}
     assert idle.get("/api/messages", direction="outbound")["items"] == []
+
+
+def test_no_way_of_sending_takes_a_rehearsal_for_the_real_one(idle: Client) -> None:
+    told = rehearsed(idle, "/api/sms/send", recipient_number=PERSON, message="hi")
+    assert (told["normalised"]["to"], told["segments"]["count"]) == (PERSON, 1)
+    body = {"to": PERSON, "body": "x"}
+    many = idle.call("POST", "/api/sms/bulk?dry_run=true", json={"messages": [body]})
+    assert (many.status_code, many.json()["errors"][0]["field"]) == (422, "dry_run")
+    both = idle.call("POST", "/api/messages?dry_run=true&dry_run=false", json=body)
+    assert both.status_code == 422
+    assert idle.get("/api/messages")["items"] == []
+
+
+def test_a_filter_that_is_given_twice_is_refused(idle: Client) -> None:
+    answer = idle.call("GET", "/api/messages?status=failed&status=sent")
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "status")

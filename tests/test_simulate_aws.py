@@ -98,6 +98,7 @@ def test_what_became_of_a_whatsapp_message_comes_by_aws(
 ) -> None:
     with LoopbackSocial() as social:
         more = {"AWS_ENDPOINT_URL": social.url, "AWS_WHATSAPP_PHONE_NUMBER_ID": NUMBER}
+        more["AWS_WHATSAPP_NUMBERS"] = f"+15550000002=phone-number-id-{'2' * 32}"
         more |= {"AWS_SNS_TOPIC_ARNS": "", "AWS_EC2_METADATA_DISABLED": "true"}
         with serving(Desk(tmp_path, {**account.variables, **more}), "--dev") as served:
             body = {"channel": "whatsapp", "body": "olá", "outside_window": "try"}
@@ -110,6 +111,16 @@ def test_what_became_of_a_whatsapp_message_comes_by_aws(
                 assert done.field("status") == word
             (attempt,) = served.api.message(sent["id"])["attempts"]
             assert attempt["network_id"].startswith("wamid.")
+            _says_to_each_number(served)
+
+
+def _says_to_each_number(served: Served) -> None:
+    """What is said to two numbers of the account are two conversations."""
+    for ours in (OURS, "+15550000002"):
+        whatsapp = ("--channel", "whatsapp", "--provider", "aws", "--to", ours, "--body", "hi")
+        assert served.desk.run("simulate", "inbound", *whatsapp).code == 0
+    found = served.api.get("/api/conversations", address=PERSON)["items"]
+    assert sorted(thread["our_address"] for thread in found) == [OURS, "+15550000002"]
 
 
 def test_what_aws_has_no_way_to_say_is_told(served: Served, tmp_path: Path) -> None:

@@ -181,6 +181,9 @@ def filters_of(request: Request, names: Iterable[str] = ()) -> dict[str, str]:
     if unknown:
         fix = f"is no filter here; known are {', '.join((*known, *PAGE))}"
         raise unprocessable((name[:64], fix) for name in unknown[:5])
+    repeated = [name for name in given if len(request.query_params.getlist(name)) > 1]
+    if repeated:
+        raise unprocessable((name, "must be given once") for name in repeated)
     for name, text in given.items():
         if UNSTORABLE.search(text):
             raise unprocessable([(name, "must not hold NUL or half of a surrogate pair")])

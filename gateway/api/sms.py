@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.api import rehearsal
 from gateway.api.context import Context, problem_of
 from gateway.api.health import PROVIDER_HEALTH
 from gateway.api.messages import (
@@ -32,6 +33,7 @@ from gateway.api.schemas import NewMessage
 from gateway.api.shapes import MAYBE, TEXT, object_of, ref
 from gateway.clock import show, to_ms
 from gateway.domain import Channel
+from gateway.drafts import Draft
 from gateway.errors import GatewayError
 from gateway.health import of_channel
 from gateway.store import queries
@@ -111,22 +113,29 @@ async def send(request: Request, context: Context, identity: Identity) -> Respon
     """Accepts one SMS."""
     value = await json_body(request, context)
     key = idempotency_key(request, context, SEND, value)
+    if rehearsal.asked(request):
+        return await rehearsal.rehearse(context, identity, await _draft(value, context, identity))
     return accepted(await once(_accept(value, context, identity, key), context, identity, key))
 
 
 async def _accept(
     value: Any, context: Context, identity: Identity, key: IdempotencyKey | None
 ) -> Accepted:
+    draft = await _draft(value, context, identity)
+    return await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key)
+
+
+async def _draft(value: Any, context: Context, identity: Identity) -> Draft:
     wanted = validate(NewSms, value)
     thread = None
     if wanted.conversation_id is not None:
         thread = await thread_of(context, identity, wanted.conversation_id, Channel.SMS)
-    draft = draft_of(wanted, Channel.SMS, wanted.to, thread)
-    return await context.outbound.accept(draft, tenant_id=identity.tenant_id, key=key)
+    return draft_of(wanted, Channel.SMS, wanted.to, thread)
 
 
 async def bulk(request: Request, context: Context, identity: Identity) -> Response:
     """Accepts many SMS, or refuses some of them, each on its own."""
+    rehearsal.refused(request)
     value = await json_body(request, context)
     key = idempotency_key(request, context, BULK, value)
     wanted = validate(BulkSms, value).each()
@@ -236,6 +245,8 @@ OPERATIONS = (
         answer="Message",
         status=202,
         body=NewSms,
+        query=rehearsal.QUERY,
+        also=rehearsal.GOOD,
         headers=("Idempotency-Key",),
         errors=(400, 408, 413, 415, 422),
         tag="SMS",

@@ -48,13 +48,14 @@ def chat(
 
     api = client(url, key)
     vendor = Vendor(api, provider)
+    ours = vendor.ours(channel, to)
     phone = Phone(
         api=api,
         vendor=vendor,
         channel=channel,
         address=sender,
-        ours=to or our_address(vendor.ours(channel).address),
-        pool=vendor.ours(channel).pool,
+        ours=our_address(ours.address),
+        pool=ours.pool,
         name=name,
     )
     phone.listen()

@@ -86,12 +86,13 @@ def inbound(
         raise typer.BadParameter("only an email has a subject; add --channel email")
     api = client(url, key)
     vendor = Vendor(api, provider)
+    ours = vendor.ours(channel, to)
     message = InboundMessage(
         dedupe_key="",
         channel=channel,
         from_address=sender,
-        to_address=to or our_address(vendor.ours(channel).address),
-        pool=vendor.ours(channel).pool,
+        to_address=our_address(ours.address),
+        pool=ours.pool,
         body=body or (button or "").partition(":")[0],
         content=pressed(button),
         media=vendor.files(media or ()),

@@ -65,8 +65,13 @@ class Vendor:
         self.name = self._webhook.name
         self._family = next(e.family for e in catalog.CATALOG if e.name == self.name)
 
-    def ours(self, channel: Channel) -> Sender:
-        """Our side of a channel: the vendor's connection's, or else that of the first provider."""
+    def ours(self, channel: Channel, to: str | None = None) -> Sender:
+        """Our side of a channel: the vendor's connection's, or else that of the first provider; or
+        a number of ours that is named."""
+        if to is not None:
+            routes = [route.connection for route in self._made.routes.values()]
+            named = (one.further.get(channel, {}).get(to) for one in routes)
+            return Sender(address=to, pool=next(filter(None, named), self.ours(channel).pool))
         connection = self._made.connections.get(self._family)
         routes = [route.connection for route in self._made.chains.get(channel, ())]
         for one in ([connection] if connection else []) + routes:
