@@ -167,7 +167,7 @@ class Hub:
         first = not self._followers
         self._followers.add(signal)
         try:
-            oldest, newest, there = await self.reader.call(feed.opening, after)
+            oldest, newest, there = await self._opening(after)
             alone = first and len(self._followers) == 1
             if alone and newest > self._newest:
                 self._forget(newest)  # nobody needed what was said since it last read
@@ -190,6 +190,15 @@ class Hub:
                 yield frames
         finally:
             self._followers.discard(signal)
+
+    async def _opening(self, after: int | None) -> tuple[int, int, bool]:
+        """Where the feed begins and ends. Of an empty one that is asked until it says the same
+        again: what was under way while it was asked is there the next time."""
+        found = await self.reader.call(feed.opening, after)
+        before = None
+        while found[0] > found[1] and found != before:
+            before, found = found, await self.reader.call(feed.opening, after)
+        return found
 
     async def _live(
         self, tenant_id: str, cursor: int, signal: asyncio.Event, beat: float

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from gateway.clock import show
+from gateway.store.database import FEED_LOCK
 from gateway.store.rows import select
 from gateway.store.tables import conversations, messages
 from gateway.store.tx import Tx
@@ -112,13 +113,16 @@ def opening(tx: Tx, cursor: int | None) -> tuple[int, int, bool]:
 
 
 def bounds(tx: Tx) -> tuple[int, int]:
-    """The numbers of the oldest event that is kept and of the newest; (1, 0) for none at all."""
+    """The numbers of the oldest event that is kept and of the newest; (1, 0) for none at all.
+    Where none is kept, PostgreSQL's sequence also counts those whose transaction has not ended:
+    that is waited for, and this transaction does not see them."""
     row: Any = tx.run(
         "SELECT (SELECT MIN(id) FROM events), (SELECT MAX(id) FROM events)"
     ).fetchone()
     if row is not None and row[1] is not None:
         return int(row[0]), int(row[1])
     if tx.postgres:
+        tx.run("SELECT pg_advisory_xact_lock_shared(?)", (FEED_LOCK,))
         last: Any = tx.run("SELECT last_value, is_called FROM events_id_seq").fetchone()
         newest = int(last[0]) if last is not None and last[1] else 0
     else:

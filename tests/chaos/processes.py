@@ -286,7 +286,9 @@ def chaos(
 def _under_way(client: Client, outside: Outside) -> bool:
     if outside.failed:
         return False
-    return any(client.get("/api/messages", status=one, limit=1)["items"] for one in OPEN)
+    if any(client.get("/api/messages", status=one, limit=1)["items"] for one in OPEN):
+        return True  # and else one may have gone from one status to another between two questions
+    return any(message["status"] in OPEN for message in everything(client))
 
 
 def everything(client: Client) -> list[dict[str, Any]]:
