@@ -22,7 +22,7 @@ OURS = frozenset({
     "resent-to", "resent-cc", "resent-bcc", "resent-sender", "list-unsubscribe",
     "list-unsubscribe-post", "authentication-results", "x-smtpapi",
 })  # fmt: skip
-ORDERS = ("dkim-", "x-ses-", "x-mc-", "arc-", "content-")
+ORDERS = ("dkim-", "x-ses-", "x-mc-", "x-sg-", "arc-", "content-")
 TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # What no header carries, and what ends a line for somebody.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")

@@ -35,6 +35,7 @@ UNSEEN = frozenset({"script", "style", "head", "title", "template"})
 KIND = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 PLAIN = re.compile(r"[ -~]*")
 SMALL = 20_000  # characters and bytes: a millisecond
+WORD = 75  # characters of an encoded word at most
 ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058
 
 
@@ -207,6 +208,15 @@ def _plain_headers(parts: OutboundEmail) -> bytes:
             f"List-Unsubscribe-Post: {ONE_CLICK}",
         ]
     return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+
+
+def encoded(text: str) -> str:
+    """What a header says, in encoded words (RFC 2047) where it is not ASCII; on one line."""
+    if text.isascii():
+        return text
+    from email.header import Header
+
+    return Header(text, "utf-8", maxlinelen=WORD).encode(linesep="")
 
 
 def mailbox(address: str, name: str | None = None) -> Address:

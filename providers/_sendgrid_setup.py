@@ -38,6 +38,9 @@ def _problem(text: str, fix: str) -> Finding:
 
 def _key(answer: HttpAnswer) -> Finding:
     """ "Retrieve a list of scopes for which this user has access" """
+    if answer.status not in (200, 401, 403):
+        text = f"SendGrid does not tell what the key may do (HTTP {answer.status})"
+        return _problem(text, "see that SENDGRID_API_URL is right, and ask again in a while")
     if answer.status != 200:
         text = f"SendGrid refuses the key (HTTP {answer.status})"
         return _problem(text, "make a key with the right to send mail, and set it")

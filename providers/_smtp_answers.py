@@ -55,6 +55,8 @@ IN_WORDS = re.compile(r"\bdaily\b.{0,40}\b(?:quota|limit)\b", re.IGNORECASE)
 # 5.2.1 is none of them: Gmail says it also of a mailbox that gets too much mail at the moment. 5.7
 # and 5.1.7, 5.1.8 are about us.
 GONE = ("5.1.1", "5.1.6", "5.1.10")
+# RFC 3463, 3.4: too big for this system, and maybe not for the next. It may be less than the SIZE.
+TOO_BIG = "5.3.4"
 TO = "to"  # the place of the person that an email is to
 
 
@@ -73,6 +75,8 @@ def judged(step: str, code: int, text: str, place: str = "") -> ProviderError:
     told = f"{digits} {status}" if status[:2] in ("4.", "5.") else digits
     if status in DAILY or (step != "recipient" and code >= 400 and IN_WORDS.search(text)):
         return used_up("the server's daily quota is used up", code=told, retry_after=HOUR)
+    if status == TOO_BIG and kind is Rejected:
+        return Unsupported(text, code=told)
     if status in RATE:
         return Throttled(text, code=told, retry_after=HOUR)
     if step != "recipient":

@@ -36,6 +36,7 @@ from providers._email import (
     Attachment,
     attachments,
     composed,
+    encoded,
     files,
     mailbox,
     plain_of,
@@ -281,7 +282,4 @@ def _written(address: Address) -> str:
     """An address as SES takes it: the name in an encoded word where it is not ASCII."""
     if address.display_name.isascii():
         return str(address)
-    from email.header import Header
-
-    name = Header(address.display_name, "utf-8", maxlinelen=998).encode()
-    return f"{name} <{address.addr_spec}>"
+    return f"{encoded(address.display_name)} <{address.addr_spec}>"

@@ -34,6 +34,7 @@ from providers._email import (
     ONE_CLICK,
     Attachment,
     attachments,
+    encoded,
     files,
     plain_of,
     storable,
@@ -219,7 +220,8 @@ def _attached(each: Attachment) -> dict[str, str]:
 
 
 def _headers(parts: OutboundEmail) -> dict[str, str]:
-    headers = dict(parts.headers)
+    # "Mail Send", headers: who gives them encodes them.
+    headers = {name: encoded(value) for name, value in parts.headers.items()}
     if parts.message_id:
         headers["Message-ID"] = parts.message_id
     if parts.in_reply_to:

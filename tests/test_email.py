@@ -204,7 +204,9 @@ def test_what_cannot_be_mailed_is_refused_by_field(
     assert idle.get("/api/messages")["items"] == []
 
 
-@pytest.mark.parametrize("name", [*sorted(emails.OURS), "DKIM-Signature", "X-SES-Tag", "X-MC-Tags"])
+@pytest.mark.parametrize(
+    "name", [*sorted(emails.OURS), "DKIM-Signature", "X-SES-Tag", "X-MC-Tags", "X-SG-EID"]
+)
 def test_a_header_that_others_set_cannot_be_given(name: str) -> None:
     problems: list[tuple[str, str]] = []
     emails.normalised({"headers": {name.title(): "1"}}, None, problems)

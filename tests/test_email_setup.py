@@ -319,6 +319,7 @@ def sendgrid(url: str) -> dict[str, str]:
     ("reply", "text"),
     [
         (Reply(status=401), "refuses the key"),
+        (Reply(status=503), "does not tell what the key may do"),
         (said(scopes=["stats.read"]), "may not send mail"),
         (said(scopes=["mail.send.not"]), "may not send mail"),
         (Reply(body=b"<html>"), "may not send mail"),

@@ -189,7 +189,7 @@ STEPS = [
     ("message", "451 4.7.1 later", Throttled, True),
     ("message", "550 5.7.1 spam", Rejected, True),
     ("message", "554 5.6.0 bad content", Rejected, True),
-    ("message", "552 5.3.4 too big", Rejected, True),
+    ("message", "552 5.3.4 too big", Unsupported, True),
     ("message", "299 what", Ambiguous, True),
     ("message", End.AFTER_DOT, Ambiguous, True),
 ]

@@ -69,6 +69,20 @@ def test_a_suppressed_address_gets_nothing_until_it_is_lifted(url: str, tmp_path
         assert client.call("PUT", PLACE, json={"reason": "x"}).status_code == 422
 
 
+def test_an_address_with_a_slash_is_an_address(idle: Client) -> None:
+    name = "sales/eu@example.com"
+    for written in (name, name.replace("/", "%2F")):
+        place = f"/api/suppressions/{written}"
+        assert put(idle, "bounce", place)["address"] == name
+        assert idle.get(f"/api/opt-outs/email/{written}")["address"] == name
+        (said, *_) = idle.get(f"/api/opt-outs/email/{written}/history")["items"]
+        assert said["state"] == "out"
+        assert idle.call("DELETE", place).json()["state"] == "in"
+    for nobody in ("", "/", "history"):
+        assert idle.call("DELETE", f"/api/suppressions/{nobody}").status_code == 404
+        assert idle.call("PUT", f"/api/suppressions/{nobody}").status_code == 422
+
+
 def test_who_is_suppressed_between_accept_and_send_gets_no_copy(store: Store) -> None:
     copied = new_message(channel="email", to=BOB, extra='{"email":{"bcc":["ada@example.com"]}}')
     alone = new_message(channel="email", to=EVE)

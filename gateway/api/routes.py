@@ -33,6 +33,7 @@ RESOURCES = (
     *(conversations, conversation_edits, notes, search, opt_outs, suppressions, templates),
     *(events, sockets, media, health, metrics),
 )
+ADDRESS = "{address}"
 OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource.OPERATIONS)
 
 
@@ -46,9 +47,12 @@ def exact(context: Context) -> dict[tuple[str, str], ASGIApp]:
 
 
 def routes(context: Context) -> list[BaseRoute]:
-    """The API's routes; one per path, so that a 405 names every method."""
+    """The API's routes; one per path, so that a 405 names every method. A person's address may have
+    slashes (`a/b@example.com`): one at the end of a path is all that follows, and is looked for
+    last."""
     paths: dict[str, dict[str, Handler]] = {}
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = operation.handler
+    for operation in sorted(OPERATIONS, key=lambda each: each.path.endswith(ADDRESS)):
+        path = operation.path.replace(ADDRESS, "{address:path}")
+        paths.setdefault(path, {})[operation.method] = operation.handler
     made = [Route(path, Guarded(context, by), methods=list(by)) for path, by in paths.items()]
     return [*made, WebSocketRoute(sockets.PATH, sockets.Sockets(context))]
