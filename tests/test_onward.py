@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from gateway.clock import new_id
-from gateway.domain import Capabilities, Channel, OutboundMessage, Receipt
+from gateway.domain import Capabilities, Channel, OutboundMessage, Receipt, Status, VendorError
 from gateway.errors import Ambiguous, Rejected, Throttled, Unreachable
 from gateway.routing import Retry, Route, Tried
 from gateway.store.deliveries import SETTLE, Attempt, Outcome
-from tests.stored import CONNECTION, HOUR, PERSON, Store, new_message, person, said
+from tests.stored import CONNECTION, HOUR, PERSON, Store, new_message, person, said, update
 from tests.working import Vendor, at_work, ended, raising, until
 
 BUSY = Throttled("too many", code="429")
@@ -88,6 +88,23 @@ def test_what_a_t2_would_not_send_does_not_begin(
     assert len(store.attempts(id_)) == 1
     assert store.queued(id_) is None
     assert store.status(id_) == status
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_who_opts_out_in_the_same_transaction_is_not_written_to_by_the_next(
+    early: bool, store: Store
+) -> None:
+    going, other = store.begun(), store.begun(priority="high")  # to one person
+    if early:  # a callback that came before the vendor's id was known
+        stop = VendorError(code="X610", message="unsubscribed", reason="opted_out")
+        store.reports(update(Status.UNDELIVERED, provider_message_id="V9", error=stop))
+        told = Outcome(other, receipt=Receipt(provider_message_id="V9"))
+    else:
+        told = Outcome(other, error=Rejected("no", code="X610", because="opted_out"))
+    assert store.do(SETTLE, onward(going), told) == [False, False]
+    assert len(store.attempts(going.due.message_id)) == 1
+    message = store.message(going.due.message_id)
+    assert (message["status"], message["error_code"]) == ("rejected", "opted_out")
 
 
 def test_a_message_whose_lease_is_gone_is_not_taken_from_whom_it_went_to(store: Store) -> None:

@@ -166,12 +166,15 @@ class Outcome:
     following: Attempt | None = None
 
 
+_Refused = tuple[Thread, dict[str, Any], Outcome]  # what is to go on, and from which attempt
+
+
 def settle(tx: Tx, items: Sequence[Outcome]) -> Sequence[bool | Exception]:
     """Applies outcomes to attempts, messages and the queue, with the receipts that came early.
     Says of each whether its next attempt was begun with it."""
     ledger = Ledger(tx, [item.attempt.due.key for item in items])
     free = _free_ids(tx, items)
-    onward = _Onward(tx, [item.following.due for item in items if item.following is not None])
+    onward: list[_Refused] = []
     said: list[opt_outs.Refused] = []
     unsent: Counter[tuple[str, str, int]] = Counter()
     for item in items:
@@ -186,28 +189,32 @@ def settle(tx: Tx, items: Sequence[Outcome]) -> Sequence[bool | Exception]:
                 unsent.update(_uncounted(attempt, item))
             said += opt_outs.said_by(attempt, item.error.reason, item.error.code)
     receipts.apply_parked(tx, ledger, [i.attempt.id for i in items if i.receipt is not None])
+    opt_outs.refused(tx, said)
+    _go_on(tx, onward)
     ledger.write()
     give_back(tx, unsent)
-    opt_outs.refused(tx, said)
     return [_went_on(ledger.get(item.attempt.due.key), item) for item in items]
 
 
-class _Onward:
-    """T2 of attempts that follow in the transaction that settles the ones before."""
+def _go_on(tx: Tx, onward: Sequence[_Refused]) -> None:
+    """Begins what follows at once, after all that this transaction has heard of people."""
+    people = [
+        opt_outs.people_of(i.attempt.due.tenant_id, i.attempt.due.message) for _, _, i in onward
+    ]
+    out = opt_outs.blocked(tx, chain.from_iterable(people))
+    for (thread, attempt, item), mine in zip(onward, people, strict=True):
+        _after(tx, thread, attempt, item, opt_outs.refusal(mine, out))
 
-    def __init__(self, tx: Tx, dues: Sequence[Due]) -> None:
-        self._tx = tx
-        people = (opt_outs.people_of(due.tenant_id, due.message) for due in dues)
-        self._out = opt_outs.blocked(tx, chain.from_iterable(people)) if dues else {}
 
-    def begin(self, thread: Thread, item: Attempt, made: int) -> None:
-        """Begins it under a new lease, in place of the one that its message had."""
-        due, tx = item.due, self._tx
-        thread.change_entry(
-            route=due.route, attempts=made, lease_token=due.token, lease_until=tx.now + item.lease
-        )
-        mine = opt_outs.people_of(due.tenant_id, due.message)
-        _begin(tx, thread, item, opt_outs.refusal(mine, self._out), Room(tx, ()))
+def _begin_next(
+    tx: Tx, thread: Thread, item: Attempt, made: int, refused: Mapping[str, Any] | None
+) -> None:
+    """T2 of an attempt that follows, under a new lease in place of the one that its message had."""
+    due = item.due
+    thread.change_entry(
+        route=due.route, attempts=made, lease_token=due.token, lease_until=tx.now + item.lease
+    )
+    _begin(tx, thread, item, refused, Room(tx, ()))
 
 
 def _went_on(thread: Thread | None, item: Outcome) -> bool:
@@ -269,7 +276,7 @@ def _take(
 
 
 def _refuse(
-    tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome, onward: _Onward
+    tx: Tx, thread: Thread, attempt: dict[str, Any], item: Outcome, onward: list[_Refused]
 ) -> bool:
     """Applies an error. Whether it moved the attempt: said again, it does not."""
     error = item.error
@@ -286,15 +293,30 @@ def _refuse(
         error_message=error.text,
         retry_at=None if item.not_before is None else tx.now + item.not_before,
     )
-    mine = thread.entry is not None and thread.entry["lease_token"] == item.attempt.due.token
-    orphan = thread.entry is None and thread.newest is attempt
-    if (mine or orphan) and thread.newest is attempt:
-        _next(tx, thread, item, onward if mine else None)
-    thread.note()
+    if item.following is not None:
+        onward.append((thread, attempt, item))
+    else:
+        _after(tx, thread, attempt, item)
     return moved
 
 
-def _next(tx: Tx, thread: Thread, item: Outcome, onward: _Onward | None) -> None:
+def _after(
+    tx: Tx,
+    thread: Thread,
+    attempt: dict[str, Any],
+    item: Outcome,
+    refused: Mapping[str, Any] | None = None,
+) -> None:
+    mine = thread.entry is not None and thread.entry["lease_token"] == item.attempt.due.token
+    orphan = thread.entry is None and thread.newest is attempt
+    if (mine or orphan) and thread.newest is attempt:
+        _next(tx, thread, item, refused, mine=mine)
+    thread.note()
+
+
+def _next(
+    tx: Tx, thread: Thread, item: Outcome, refused: Mapping[str, Any] | None, *, mine: bool
+) -> None:
     # Since somebody asked for it again, if somebody did: then the chain has a fresh start.
     made = thread.entry["attempts"] if thread.entry is not None else len(thread.attempts)
     ends = isinstance(item.error, Rejected) or thread.message["ended_as"] is not None
@@ -305,8 +327,8 @@ def _next(tx: Tx, thread: Thread, item: Outcome, onward: _Onward | None) -> None
     if due >= thread.message["expires_at"]:
         thread.dequeue()
         return
-    if item.following is not None and onward is not None:
-        onward.begin(thread, item.following, made)
+    if item.following is not None and mine:
+        _begin_next(tx, thread, item.following, made, refused)
         return
     route = item.attempt.due.route if item.route is None else item.route
     thread.requeue(due, attempts=made, route=route)
