@@ -215,7 +215,8 @@ class Outbound:
         )
         route = ",".join(one.name for one in able)
         wanted = self._wanted(draft, tenant_id, to, sender)
-        return NewMessage(row, wanted, key, route=route, window=_window(draft, kind, able))
+        window, apart = _window(draft, kind, able), _apart(draft, sender)
+        return NewMessage(row, wanted, key, route=route, window=window, apart=apart)
 
     def _places(
         self, draft: Draft, tenant_id: str, problems: list[tuple[str, str]]
@@ -353,6 +354,14 @@ def _window(draft: Draft, kind: MessageType, able: Sequence[Route]) -> int:
         return 0
     can = (route.capabilities for route in able)
     return windows.binding(draft.channel, kind, template=draft.template is not None, able=can)
+
+
+def _apart(draft: Draft, sender: Sender) -> bool:
+    """Whether an answer comes from another address than the person wrote to."""
+    thread = draft.thread
+    if thread is None or draft.sender is None or thread.our_address is None:
+        return False
+    return sender.address != thread.our_address
 
 
 def _name_in(mailbox: str) -> str | None:

@@ -30,6 +30,8 @@ PART = re.compile(
 )
 ARN = re.compile(r"(arn:[a-z-]{1,20}:[a-z-]{1,40}:[a-z0-9-]{0,30}:)([0-9]*)(:[a-z-]{1,30}/)(.*)")
 PHONE = range(8, 16)  # digits
+DEGREES = re.compile(r"-?[0-9]{1,3}(?:\.[0-9]+)?")
+PLACE = frozenset({"latitude", "longitude"})
 
 
 class Fakes:
@@ -51,6 +53,8 @@ class Fakes:
             return self._tree(name, value)
         if value is None or isinstance(value, bool):
             return value
+        if name.lower() in PLACE and DEGREES.fullmatch(str(value)):
+            return type(value)(self._degrees(str(value)))
         if isinstance(value, str):
             return self._text(name, value)
         if self._public(name, str(value)):
@@ -61,6 +65,11 @@ class Fakes:
             if isinstance(value, int)
             else float(f"{int(made[0]) + 1}.5")
         )
+
+    def _degrees(self, value: str) -> str:
+        """Another place on the earth: not every number is one."""
+        made = self._made.setdefault(value, f"{len(self._made) % 80}.5")
+        return made if "." in value else made.partition(".")[0]
 
     def _tree(self, name: str, value: Any) -> Any:
         if isinstance(value, list):
@@ -111,8 +120,9 @@ class Fakes:
         raise ValueError("there are too many different words in it")
 
     def leaks(self, text: str) -> bool:
-        """Whether an id or a number that was replaced still stands in a text."""
-        private = (part for part in self._made if len(part) > 6 and re.search("[0-9]", part))
+        """Whether an id or a number that was replaced still stands in a text. One of zeros alone is
+        nobody's: the accounts that we make up are such."""
+        private = (part for part in self._made if len(part) > 6 and re.search("[1-9]", part))
         return any(part in text for part in private)
 
 

@@ -161,8 +161,9 @@ class AwsWhatsapp:
         """The connection that the environment makes. AWS's id stands for the number: what comes
         in names it, too."""
         own = settings.phone_number_id
-        senders = {Channel.WHATSAPP: Sender(pool=own)} if own else {}
-        further = {Channel.WHATSAPP: settings.ids}
+        shown = next((number for number, id_ in settings.ids.items() if id_ == own), None)
+        senders = {Channel.WHATSAPP: Sender(address=shown, pool=own)} if own else {}
+        further = {Channel.WHATSAPP: {n: id_ for n, id_ in settings.ids.items() if id_ != own}}
         return Connection(
             id="aws", tenant_id=TENANT, family="aws", senders=senders, further=further
         )

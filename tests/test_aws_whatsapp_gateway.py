@@ -398,6 +398,30 @@ def test_who_wrote_to_another_number_of_ours_is_answered_from_that(
     assert named["conversation_id"] == thread["id"]
 
 
+def test_the_usual_number_may_be_named_where_it_is_listed(sqlite_url: str, tmp_path: Path) -> None:
+    with LoopbackSocial() as social:
+        more = {
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": social.url,
+            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_WHATSAPP_PHONE_NUMBER_ID": POOL,
+            "AWS_WHATSAPP_NUMBERS": f"{OURS}={POOL}",
+            "WHATSAPP_PROVIDERS": "aws_whatsapp",
+        }
+        with playing(sqlite_url, tmp_path, **more) as sns:
+            first = sns.client.send(channel="whatsapp", to=PERSON, body="Hello", **TRY)
+            post(sns, said())
+            named = sns.client.send(
+                channel="whatsapp", to=PERSON, body="Hi", **{"from": OURS}, **TRY
+            )
+            sns.client.until(named["id"], "accepted")
+            (thread,) = conversations(sns)
+    assert [m["from"] for m in (first, named)] == [OURS, OURS]
+    assert {m["conversation_id"] for m in (first, named)} == {thread["id"]}
+    assert {r.json["originationPhoneNumberId"] for r in social.requests} == {POOL}
+
+
 def test_what_nobody_knows_is_kept_and_the_rest_counts(sns: Sns) -> None:
     odd = [message(), {"id": "wamid.nobody", "type": "text"}, 7, message("hologram", 3, hologram=1)]
     post(sns, event(change(messages=odd), {"field": "new", "value": {}}, "odd"))

@@ -200,7 +200,7 @@ def test_files_that_are_too_large_together_are_so_by_the_limit_of_all(
     web.always = Reply(body=b"a dozen of it")
     for name, second in enumerate((upload, "https://files.example.com/b.txt")):
         parts = {"attachments": [upload, second]}
-        sent = client.send(**mail(f"large{name}@example.com", email=parts))
+        sent = client.send(**mail(f"large{name}@example.com", email=parts, body=""))
         error = client.until(sent["id"], "failed")["error"]
         assert error["code"] == "too_large"
         assert "20 bytes together" in error["message"]

@@ -107,6 +107,10 @@ def test_a_window_is_of_one_number_of_ours(idle: Client) -> None:
     writes(idle)
     refused(post(idle, **{"from": "+15550009999"}))
     refused(post(idle, to="+15550100008"))
+    (there,) = idle.get("/api/conversations")["items"]
+    path = f"/api/conversations/{there['id']}/messages"
+    refused(post(idle, path, **{"from": "+15550009999"}))
+    assert post(idle, path, **{"from": OURS}).status_code == 202
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ class HandOff:
 class NewMessage:
     """A validated message. `row` has every column that does not depend on the database; `route`
     names who may send it, best first; `window` is how long (milliseconds) after the person's last
-    message it may be said, where that is bound."""
+    message it may be said, where that is bound; `apart`: it comes from another address than what
+    is said in its conversation."""
 
     row: dict[str, Any]
     wanted: Wanted
@@ -72,6 +73,7 @@ class NewMessage:
     view: View = field(default_factory=dict)
     route: str = ""
     window: int = 0
+    apart: bool = False
 
     def __post_init__(self) -> None:
         self.route = self.route or self.row["provider"]

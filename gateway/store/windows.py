@@ -49,9 +49,9 @@ def refusal(item: NewMessage, last: int | None, now: int) -> WindowClosed | None
 
 def _places(item: NewMessage) -> list[Key]:
     """Where the person's words to this number of ours may stand: under the number as well, where
-    it is a pool's."""
+    it is a pool's. Who wrote to one number has not written to another."""
     want, ours = item.wanted, item.row["from_address"]
-    places = want.places()
-    if ours is not None and ours not in want.our_keys:
+    places = [] if item.apart else want.places()
+    if ours is not None and (item.apart or ours not in want.our_keys):
         places.append((want.tenant_id, want.channel, ours, want.address))
     return places
