@@ -206,7 +206,8 @@ def test_one_that_goes_on_to_the_next_provider_is_killed_there_as_after_its_t2(
     store.change("UPDATE queue SET lease_until = 1 WHERE lease_until > 0")
     with in_thread(environment) as client:
         ids = {key: client.send(key, **body)["id"] for key, body in wanted.items()}
-        done = {key: client.until(id_, "unknown", "delivered") for key, id_ in ids.items()}
+        ends = {"hold": ("unknown", "delivered"), "resend": ("delivered",)}
+        done = {key: client.until(id_, *ends[key]) for key, id_ in ids.items()}
     struck_at = [one for one in done.values() if len(one["attempts"]) > 1]
     assert any(interrupted(one["attempts"][1]) for one in struck_at)
     for key, one in done.items():
@@ -215,7 +216,7 @@ def test_one_that_goes_on_to_the_next_provider_is_killed_there_as_after_its_t2(
         lost = interrupted(one["attempts"][-1])
         assert one["status"] == ("unknown" if lost else "delivered")
         assert not lost or key == "hold"
-        assert len(requests_of(vendor, key)) == providers.count("twilio")
+        assert len(requests_of(vendor, key)) <= providers.count("twilio")
 
 
 def interrupted(attempt: dict[str, Any]) -> bool:
