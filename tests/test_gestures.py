@@ -103,6 +103,7 @@ def test_a_gateway_stops_while_a_gesture_is_under_way(
         there = thread(client)
         client.call("POST", f"/api/conversations/{there['id']}/typing")
         eventually(lambda: asked(vendor))
+    assert len(asked(vendor)) == 1  # and `in_thread` has seen it stop
 
 
 # --- bounds

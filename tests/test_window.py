@@ -162,7 +162,7 @@ def test_a_refusal_of_one_does_not_touch_the_others(client: Client, vendor: Loop
 def test_the_console_hears_everything(url: str, tmp_path: Path) -> None:
     with in_thread(variables(tmp_path, url)) as client:
         sent = client.send(to=PERSON, channel="whatsapp", body="hello")
-        client.until(sent["id"], "delivered")
+        assert client.until(sent["id"], "delivered")["attempts"][0]["provider"] == "console"
 
 
 @pytest.mark.parametrize(
