@@ -131,17 +131,36 @@ class Sending:
         error, id_ = outcome.error, attempt.due.message_id
         self._board.heard(attempt.provider, attempt.sender or "", id_, error, probe)
         following, since = self._following(outcome), self._clock.monotonic()
-        went_on = False
-        try:
-            went_on = await self._store(replace(outcome, following=following))
-        finally:
-            if following is not None and not went_on:
-                self._board.left(following.provider)
+        if following is None:
+            await self._store(outcome)
+        elif not await self._handed_on(replace(outcome, following=following), following):
+            following = None
         if isinstance(error, Ambiguous) and error.late is not None:
             listening = asyncio.create_task(self._listen(attempt, error.late))
             self.late.add(listening)
             listening.add_done_callback(self.late.discard)
-        return (following, since) if following is not None and went_on else None
+        return None if following is None else (following, since)
+
+    async def _handed_on(self, outcome: Outcome, following: Attempt) -> bool:
+        """Stores an outcome with the attempt that follows it; whether that is to be sent, else its
+        seat is free. A process that is being stopped sends no more: it says that it did not."""
+        storing = asyncio.ensure_future(self._store(outcome))
+        sends = False
+        try:
+            try:
+                begun = await asyncio.shield(storing)
+            except asyncio.CancelledError:
+                if not self.stopping:
+                    raise
+                begun = await storing  # it may be committed whoever waits for it
+            sends = begun and not self.stopping
+            if begun and not sends:
+                await self.never_begun(following)
+            return sends
+        finally:
+            storing.cancel()
+            if not sends:
+                self._board.left(following.provider)
 
     def _following(self, outcome: Outcome) -> Attempt | None:
         """The attempt that is made at once after this one, with a seat, if one may be."""
@@ -268,7 +287,10 @@ class Sending:
                 pause = min(pause * 2, 5.0)
             except Exception:
                 log.exception("the outcome of %s cannot be stored as it is", outcome.attempt.id)
-                outcome = Outcome(outcome.attempt, error=UNSTORABLE)
+                if outcome.following is not None:  # perhaps that is what is wrong
+                    outcome = replace(outcome, following=None)
+                else:
+                    outcome = Outcome(outcome.attempt, error=UNSTORABLE)
                 tries += 1
                 if tries > UNSTORABLE_TRIES:
                     return False  # the lease runs out, and the attempt is told to be unknown

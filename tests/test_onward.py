@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from gateway.domain import Capabilities, Channel, OutboundMessage, Receipt, Stat
 from gateway.errors import Ambiguous, Rejected, Throttled, Unreachable
 from gateway.routing import Retry, Route, Tried
 from gateway.store.deliveries import SETTLE, Attempt, Outcome
+from tests.databases import locked
 from tests.stored import CONNECTION, HOUR, PERSON, Store, new_message, person, said, update
 from tests.working import Vendor, at_work, ended, raising, until
 
@@ -182,3 +184,32 @@ async def test_a_chain_is_gone_down_to_its_end_and_then_waits_for_its_time(store
     assert [len(vendor.calls) for vendor in down] == [1, 1]
     assert store.queued(id_) is not None
     assert store.claim() == []  # its time has not come
+
+
+@pytest.mark.anyio
+async def test_what_follows_while_the_process_is_being_stopped_is_left_to_the_next_one(
+    store: Store, url: str
+) -> None:
+    answered, held = asyncio.Event(), ExitStack()
+
+    async def busy(vendor: Vendor, message: OutboundMessage) -> Receipt:
+        held.enter_context(locked(url))
+        raise BUSY
+
+    one, two = Vendor(busy), Vendor()
+    patient = Retry(900, 900, 9)
+    said = {"on_answer": lambda outcome, seconds: answered.set()}
+    async with at_work(store, one, two, routes=ROUTES, poll=HOUR, retry=patient, **said) as at:
+        id_ = chained(store, 1)
+        at.poke()
+        await answered.wait()
+        stopping = asyncio.create_task(at.stop(0.05))  # cuts off what waits for the database
+        await asyncio.sleep(0.3)
+        held.close()
+        await stopping
+    assert two.calls == []
+    assert store.status(id_) == "queued"
+    assert [attempt["error_code"] for attempt in store.attempts(id_)] == ["429", "not_begun"]
+    async with at_work(store, Vendor(), Vendor(), routes=ROUTES, retry=patient):
+        await ended(store, id_)
+    assert store.status(id_) == "accepted"
