@@ -46,6 +46,7 @@ from gateway.store.database import Database
 from gateway.store.listener import Listener
 from gateway.store.reader import Reader
 from gateway.store.retention import PIECE, PRUNE, Kept
+from gateway.store.statistics import POLL, REFRESH
 from gateway.switchboard import Switchboard
 from gateway.templates import Templates
 from gateway.thumbnails import Thumbnails
@@ -78,6 +79,12 @@ class Gateway:
         self.estimates = Estimates(self.clock, self.prices)
         self.database = Database(settings.store_url, retry=settings.retry)
         self.batcher = Batcher(self.database, self._committed, self.metrics.batch)
+        # Where several may write at once, what nobody waits for holds nobody up.
+        self.aside = (
+            self.batcher
+            if self.database.sqlite
+            else Batcher(self.database, self._committed, self.metrics.batch)
+        )
         self.reader = Reader(self.database)
         self.hub = Hub(self.reader)
         self.listener = Listener(self.database, self._committed)
@@ -180,7 +187,8 @@ class Gateway:
             self.batcher, self.reader, self.settings.spool, on_turn=self.hub.turned
         )
         self.retention = Rounds("retention", self._prune, poll=60.0)
-        self.indexer = Indexer(self.batcher, self.reader, self.clock.monotonic)
+        self.indexer = Indexer(self.aside, self.reader, self.clock.monotonic)
+        self.statistics = Rounds("statistics", self._refresh, poll=POLL)
         self.pokes = {
             "events": self._told,
             "queue": self.worker.poke,
@@ -240,6 +248,8 @@ class Gateway:
     async def start(self) -> None:
         """Starts what runs beside the requests."""
         self.batcher.start()
+        if self.aside is not self.batcher:
+            self.aside.start()
         if self.spool is not None and self.drain is not None:
             await self.spool.start()
             self.drain.start()
@@ -258,6 +268,8 @@ class Gateway:
             self.look_ups.start()
             self.retention.start()
             self.indexer.rounds.start()
+            if not self.database.sqlite:
+                self.statistics.start()
             self.old_files.start()
 
     def warm(self) -> None:
@@ -273,6 +285,7 @@ class Gateway:
             await self.backfill.stop()
         if self.working:
             await self.old_files.stop()
+            await self.statistics.stop()
             await self.indexer.rounds.stop()
             await self.retention.stop()
             await self.look_ups.stop()
@@ -292,9 +305,15 @@ class Gateway:
         if self.spool is not None and self.drain is not None:
             await self.drain.stop()
             await self.spool.stop()
+        if self.aside is not self.batcher:
+            await self.aside.stop()
         await self.batcher.stop()
         self.reader.close()
         self.database.close()
+
+    async def _refresh(self) -> bool:
+        """Has PostgreSQL look at a table that grows fast; whether there may be more."""
+        return await self.aside.submit(REFRESH, None)
 
     async def _prune(self) -> bool:
         """Takes a piece of what is old; whether there may be more."""

@@ -27,6 +27,7 @@ FEED_LOCK = 0x6D736777  # PostgreSQL's advisory lock around the feed's numbers
 MIGRATION_LOCK = FEED_LOCK + 1
 CHANNEL = "gateway"  # of LISTEN and NOTIFY
 TIMEOUT = 5  # seconds, of everything that waits for the database
+ASK_AFTER = 1.0  # seconds that a connection rests until it is asked whether it is still there
 STARTING = 60  # seconds that a start waits for others that start
 
 
@@ -64,16 +65,30 @@ class Database:
         engine = self._pooled(size, **postgres)
         event.listen(engine, "connect", self._known)
         event.listen(engine, "checkout", self._current)
+        event.listen(engine, "checkin", _rests)
         return engine
 
     def _known(self, _: Any, entry: ConnectionPoolEntry) -> None:
         entry.info["forgotten"] = self._forgotten
+        _rests(None, entry)
 
-    def _current(self, _: Any, entry: ConnectionPoolEntry, __: Any) -> None:
+    def _current(self, connection: Any, entry: ConnectionPoolEntry, _: Any) -> None:
         """Has a connection that was forgotten closed and replaced, when it is wanted again: to
         close it at once could only be done to those that nobody uses at the moment."""
         if entry.info.get("forgotten") != self._forgotten:
             raise DisconnectionError
+        rested = time.monotonic() - entry.info["rests"]
+        if not self.sqlite and rested > ASK_AFTER and not self._answers(connection):
+            raise DisconnectionError
+
+    def _answers(self, connection: Any) -> bool:
+        """Whether the server still has a connection that nobody used for a while. One that was
+        used a moment ago is not asked: that would cost a round trip each time."""
+        dialect = self._writer.dialect
+        try:
+            return bool(dialect.do_ping(connection))
+        except dialect.loaded_dbapi.Error:
+            return False
 
     def _pooled(self, size: int, **postgres: Any) -> Engine:
         if self.sqlite:
@@ -97,7 +112,6 @@ class Database:
             pool_size=size + 4,
             max_overflow=4,
             pool_timeout=TIMEOUT,
-            pool_pre_ping=True,
             connect_args=postgres_arguments(),
             **postgres,
         )
@@ -145,7 +159,9 @@ class Database:
 
     def _tx(self, connection: Connection) -> Tx:
         tx = Tx(connection, self.dialect, 0, retry=self._retry)
-        tx.now = int(tx.run(NOW[self.dialect]).scalar())
+        with tx.together():  # PostgreSQL's BEGIN goes with it
+            now = tx.run(NOW[self.dialect])
+        tx.now = int(now.scalar())
         return tx
 
     def forget(self) -> None:
@@ -156,6 +172,10 @@ class Database:
         """Closes every connection."""
         self._writer.dispose()
         self._reader.dispose()
+
+
+def _rests(_: Any, entry: ConnectionPoolEntry) -> None:
+    entry.info["rests"] = time.monotonic()
 
 
 NOW = {
@@ -173,7 +193,9 @@ def postgres_arguments() -> dict[str, Any]:
         "keepalives_idle": TIMEOUT,
         "keepalives_interval": 1,
         "keepalives_count": 3,
-        "options": f"-c statement_timeout={bound} -c lock_timeout={bound} "
+        # Each statement takes a few rows by their keys: to compile it takes longer than to run it.
+        "options": f"-c jit=off -c random_page_cost=1.1 "
+        f"-c statement_timeout={bound} -c lock_timeout={bound} "
         f"-c idle_in_transaction_session_timeout={bound * 4} -c timezone=UTC",
     }
 
@@ -227,9 +249,13 @@ def describe(url: str) -> str:
 def finish(tx: Tx) -> None:
     """Numbers a transaction's events, in commit order, and wakes those who wait for them."""
     if tx.events:
-        if tx.postgres:
-            tx.run("SELECT pg_advisory_xact_lock(?)", (FEED_LOCK,))
-        insert(tx, tables.events, tx.events)
         tx.topics.add("events")
-    if tx.postgres and tx.topics:
-        tx.run("SELECT pg_notify(?, ?)", (CHANNEL, ",".join(sorted(tx.topics))))
+    elif not tx.topics:
+        return
+    with tx.together():
+        if tx.events:
+            if tx.postgres:
+                tx.run("SELECT pg_advisory_xact_lock(?)", (FEED_LOCK,))
+            insert(tx, tables.events, tx.events)
+        if tx.postgres:
+            tx.run("SELECT pg_notify(?, ?)", (CHANNEL, ",".join(sorted(tx.topics))))

@@ -54,6 +54,37 @@ def _array(table: Table, column: str) -> str:
     return "bytea[]" if isinstance(kind, LargeBinary) else "text[]"
 
 
+def _literal(table: Table, column: str, values: Sequence[Any]) -> Any:
+    """A column's values as PostgreSQL reads an array ("Array Input and Output Syntax"). The driver
+    would go through them one by one; it still does for what is of another type than the column."""
+    kind = table.c[column].type
+    try:
+        if isinstance(kind, Integer):
+            return f"{{{','.join(['NULL' if v is None else int.__repr__(v) for v in values])}}}"
+        if isinstance(kind, LargeBinary):
+            return f"{{{','.join([_hex(v) for v in values])}}}"
+        return _texts(values)
+    except (TypeError, AttributeError):
+        return list(values)
+
+
+def _texts(values: Sequence[str | None]) -> Any:
+    if None in values:
+        return f"{{{','.join(['NULL' if v is None else _quoted(v) for v in values])}}}"
+    whole = "\0".join(values)  # type: ignore[arg-type]
+    if whole.count("\0") >= len(values):
+        return list(values)  # which the driver refuses: PostgreSQL keeps no NUL
+    return _quoted(whole).replace("\0", '","').join("{}")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _hex(value: bytes | None) -> str:
+    return "NULL" if value is None else f'"\\\\x{value.hex()}"'
+
+
 @lru_cache(maxsize=1024)
 def _arrays(table: Table, columns: tuple[str, ...]) -> str:
     casts = ", ".join(f"?::{_array(table, column)}" for column in columns)
@@ -66,7 +97,8 @@ def _lists(
     """The rows as they stand in a WITH."""
     if tx.postgres:
         if rows:
-            yield f"({_arrays(table, columns)})", [list(c) for c in zip(*rows, strict=True)]
+            held = zip(columns, zip(*rows, strict=True), strict=True)
+            yield f"({_arrays(table, columns)})", [_literal(table, c, v) for c, v in held]
         return
     for piece in _pieces(rows):
         yield _typed(table, columns, len(piece)), [value for row in piece for value in row]
@@ -77,7 +109,8 @@ def _inserts(
 ) -> Iterator[Listed]:
     """The rows as an INSERT has them; `held` is what each column holds."""
     if tx.postgres:
-        yield _arrays(table, columns), held
+        pairs = zip(columns, held, strict=True)
+        yield _arrays(table, columns), [_literal(table, c, v) for c, v in pairs]
         return
     for piece in _pieces(list(zip(*held, strict=True))):
         yield f"VALUES {_marks(len(columns), len(piece))}", list(chain.from_iterable(piece))

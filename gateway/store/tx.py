@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -106,6 +107,25 @@ class Tx:
         except Exception as error:
             raise self._translated(sql, error) from error
         return Result(cursor)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Statements whose results nobody looks at go to the server without waiting for each
+        one's answer; what went wrong is raised at the end.
+
+        Raises:
+            DBAPIError: as `run` does.
+        """
+        if not self.postgres:
+            yield
+            return
+        try:
+            with self._driver.pipeline():
+                yield
+        except DBAPIError:
+            raise
+        except Exception as error:
+            raise self._translated("", error) from error
 
     def _translated(self, sql: str, error: Exception) -> BaseException:
         dialect = self.connection.dialect

@@ -1,0 +1,36 @@
+"""What PostgreSQL knows of tables that grow fast: it looks at them once a minute, and until then
+plans as if they were empty, which reads a whole tenant for each conversation. SQLite needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.store.batcher import Operation
+from gateway.store.tables import Base
+from gateway.store.tx import Tx
+
+CHANGED = 250  # rows, and half as many as there are, before a table is looked at again
+GROWN = 200_000  # rows of a table that is left to the database
+POLL = 5.0  # seconds
+
+
+def refresh(tx: Tx, items: Sequence[None]) -> Sequence[bool | Exception]:
+    """Has the table that changed most looked at. Says whether there was one."""
+    return [_refresh(tx) for _ in items]
+
+
+def _refresh(tx: Tx) -> bool:
+    rows = tx.run(
+        "SELECT relname FROM pg_stat_user_tables WHERE schemaname = current_schema() "
+        "AND n_live_tup < ? AND n_mod_since_analyze > ? + n_live_tup / 2 "
+        "ORDER BY n_mod_since_analyze DESC",
+        (GROWN, CHANGED),
+    ).fetchall()
+    ours = [row.relname for row in rows if row.relname in Base.metadata.tables]
+    if ours:
+        tx.run(f"ANALYZE (SKIP_LOCKED) {ours[0]}")
+    return bool(ours)
+
+
+REFRESH: Operation[None, bool] = Operation("statistics", 80, refresh, lambda tx, items: False)
