@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from gateway.errors import OutcomeUnknown, StoreUnavailable
+from gateway.store.checkpoints import Checkpoints
 from gateway.store.database import Database, finish
 from gateway.store.failures import brief, definite, settle_errors, unwritten
 from gateway.store.tx import Tx, Values
@@ -84,6 +85,8 @@ class Batcher:
         self._count = 0
         self._staged: list[tuple[Operation[Any, Any], _Waiting]] = []
         self._staged_at = 0.0
+        path = database.path
+        self._checkpoints = Checkpoints(path) if path is not None else None
         self._condition = threading.Condition()
         self.failing = False  # whether the last batch could not be written
         self._taking = True
@@ -97,6 +100,8 @@ class Batcher:
     def start(self) -> None:
         """Starts the thread; called inside the running loop."""
         self._loop = asyncio.get_running_loop()
+        if self._checkpoints is not None:
+            self._checkpoints.start()
         self._thread = threading.Thread(target=self._work, name="gateway-store", daemon=True)
         self._thread.start()
         self._watch = self._loop.call_later(0.5, self._look)
@@ -113,6 +118,8 @@ class Batcher:
             self._watch.cancel()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, PATIENCE * 3)
+        if self._checkpoints is not None:
+            await asyncio.to_thread(self._checkpoints.stop)
 
     def submit(self, operation: Operation[T, R], item: T) -> asyncio.Future[R]:
         """Queues one item; the future ends after its commit.
@@ -310,6 +317,8 @@ class Batcher:
                     connection.invalidate()
                     raise _UnknownCommit(results, tx.topics) from error
                 raise
+            if self._checkpoints is not None:
+                self._checkpoints.committed(tx.changes)
             self._said += tx.events
             return results, tx.topics
 

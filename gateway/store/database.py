@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from gateway.routing import Retry
 from gateway.store import tables
+from gateway.store.checkpoints import AUTOCHECKPOINT
 from gateway.store.rows import insert
 from gateway.store.tx import Tx
 
@@ -209,7 +210,7 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
         "foreign_keys=ON",
         "temp_store=MEMORY",
         "cache_size=-32768",
-        "wal_autocheckpoint=8000",
+        f"wal_autocheckpoint={AUTOCHECKPOINT}",
         "journal_size_limit=67108864",
     ):
         connection.execute(f"PRAGMA {pragma}")

@@ -89,6 +89,11 @@ class Tx:
         self.postgres = self.dialect == "postgresql"  # needs rows and the feed to be locked
         self._driver: Any = self.connection.connection.dbapi_connection
 
+    @property
+    def changes(self) -> int:
+        """How many rows its connection has changed since it was opened; SQLite's."""
+        return int(self._driver.total_changes)
+
     def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any]:
         """Runs a Core statement."""
         return self.connection.execute(statement, parameters)

@@ -1,0 +1,88 @@
+"""Moves what was committed from SQLite's log into its file, on a thread of its own.
+
+Left to itself SQLite does so in the middle of a commit, and whoever waits for that waits for the
+whole of it: on a slow disk, half a second and more. A passive checkpoint holds nobody up ("PRAGMA
+wal_checkpoint"). If this one cannot keep up, the writer does it after all, at `AUTOCHECKPOINT`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+AUTOCHECKPOINT = 32_000  # pages of the log; of 4 KiB
+CHANGES = 1000  # rows that were written until the next checkpoint
+LATEST = 5.0  # seconds until then, however few they are
+PASSES = 4  # while more is written meanwhile: only a log that is all in the file begins anew
+REST = 0.1  # seconds at least between two
+
+log = logging.getLogger("gateway.store")
+
+
+class Checkpoints:
+    """The checkpoints of one database file, for one process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = threading.Event()
+        self._many = threading.Event()
+        self._ends = False
+        self._counted = 0  # what the writing connection has told so far
+        self._changes = 0
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread = threading.Thread(target=self._run, name="gateway-checkpoints", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends it; what is left in the log is safe there."""
+        self._ends = True
+        self._many.set()
+        self._written.set()
+        if self._thread is not None:
+            self._thread.join(LATEST)
+
+    def committed(self, total: int) -> None:
+        """Something was committed by a connection that has changed `total` rows since it was
+        opened."""
+        self._changes += total - self._counted if total > self._counted else total
+        self._counted = total
+        self._written.set()
+        if self._changes >= CHANGES:
+            self._many.set()
+
+    def _run(self) -> None:
+        connection: sqlite3.Connection | None = None
+        while True:
+            self._written.wait()
+            self._many.wait(LATEST)
+            if self._ends:
+                break
+            self._written.clear()
+            self._many.clear()
+            self._changes = 0
+            try:
+                connection = connection or self._opened()
+                self._moved(connection)
+            except sqlite3.Error as error:  # such as a full disk; the writer will meet it too
+                log.debug("no checkpoint: %s", error)
+                time.sleep(REST * 10)
+            time.sleep(REST)
+        if connection is not None:
+            connection.close()
+
+    def _opened(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    def _moved(self, connection: sqlite3.Connection) -> None:
+        for _ in range(PASSES):
+            busy, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if busy or moved >= pages:
+                return
