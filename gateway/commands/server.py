@@ -27,10 +27,55 @@ HEAD_MOST = 64 * 1024  # bytes of a request's line and headers
 HEAD_TIME = 10.0  # seconds until they must be there
 KEEP_ALIVE = 75  # seconds; longer than a reverse proxy keeps its idle connections (nginx: 60)
 BACKLOG = 2048
+COPIED = 64 * 1024  # bytes of a body that is copied behind its head
 WARM_AFTER = 0.1  # seconds; whoever waited for the start is answered first
 FILES = 65536  # open at once: connections, streams, the database
 
 log = logging.getLogger("gateway")
+
+
+class Whole:
+    """A connection as answers are written to it: an answer's head goes out together with the
+    beginning of its body. uvloop writes at once whatever it is given, so that each answer would
+    take two system calls and two packets. A head whose body takes longer goes alone."""
+
+    __slots__ = ("_alone", "_head", "_loop", "_transport", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = None
+        self._alone: asyncio.Handle | None = None
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Writes, or keeps a head until the next turn of the loop."""
+        if self._head is not None:
+            self._join(data)
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self._head = data
+            self._alone = self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def _join(self, data: bytes) -> None:
+        head, self._head = self._head or b"", None
+        if self._alone is not None:
+            self._alone.cancel()
+        if len(data) > COPIED:
+            self._transport.writelines([head, data])
+        else:
+            self._transport.write(head + data)
+
+    def _flush(self) -> None:
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.write(head)
+
+    def close(self) -> None:
+        """Writes what is kept, then closes."""
+        self._flush()
+        self._transport.close()
 
 
 class Protocol(HttpToolsProtocol):
@@ -45,6 +90,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client may connect, and then has to ask for something."""
         super().connection_made(transport)
+        self._whole = Whole(transport, self.loop)
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -66,7 +112,11 @@ class Protocol(HttpToolsProtocol):
         self._open = False
         self._disarm()
         super().on_headers_complete()
-        if self.parser.should_upgrade() and not self._should_upgrade():
+        upgrade = self.parser.should_upgrade()
+        if upgrade and self._should_upgrade():
+            return
+        self.cycle.transport = self._whole  # type: ignore[assignment]
+        if upgrade:
             self.cycle.keep_alive = False  # httptools reads no more of this connection
 
     def _should_upgrade(self) -> bool:
