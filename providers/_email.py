@@ -35,6 +35,8 @@ UNSEEN = frozenset({"script", "style", "head", "title", "template"})
 KIND = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 PLAIN = re.compile(r"[ -~]*")
 SMALL = 20_000  # characters and bytes: a millisecond
+# The field of a message that a refusal is about, by its code.
+AT = {"template": "template", "type": "type", "media": "media", "empty": "body", "text": "body"}
 WORD = 75  # characters of an encoded word at most
 ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058
 

@@ -72,4 +72,6 @@ def bounced_by(message: OutboundMessage, vendor: str) -> None:
         Unsupported: one is internationalised.
     """
     if needs_utf8(message):
-        raise Unsupported(f"{vendor}: no addresses beyond ASCII before the @", code="smtputf8")
+        raise Unsupported(
+            f"{vendor}: no addresses beyond ASCII before the @", code="smtputf8", field="to"
+        )
