@@ -19,6 +19,7 @@ from html.parser import HTMLParser
 
 from gateway.domain import FetchedMedia, OutboundEmail, OutboundMedia, OutboundMessage
 from gateway.errors import (
+    NO_ROOM,
     Ambiguous,
     Breaker,
     ProviderError,
@@ -69,9 +70,11 @@ async def attachments(
     Raises:
         Rejected: one is gone, or may not be visited.
         Unsupported: together they are too large.
-        Unreachable: it may be had later.
+        Unreachable: it may be had later, or they need more room than they were given.
     """
-    found, left, number = [], limit, 0
+    given = message.email.room if message.email is not None else None
+    room = limit if given is None else min(limit, given)
+    found, left, number = [], room, 0
     try:
         async with asyncio.timeout(within):
             for number, file in enumerate(files(message), start=1):
@@ -86,7 +89,9 @@ async def attachments(
         failure = _away(message, number, error.text)
     except ProviderError as error:
         # What was left for this file is no limit that anybody knows. Others may take more.
-        failure = _too_large(limit) if error.code == TOO_LARGE else error
+        failure = error
+        if error.code == TOO_LARGE:
+            failure = _over(message, number, room - left, error.size, limit, room)
     else:
         return tuple(found)
     failure.breaker = Breaker.IGNORES
@@ -97,6 +102,20 @@ async def attachments(
 def _too_large(limit: int) -> Unsupported:
     text = f"the files of an email may have {limit} bytes together: send links to larger ones"
     return Unsupported(text, code=TOO_LARGE)
+
+
+def _over(
+    message: OutboundMessage, number: int, read: int, size: int | None, limit: int, room: int
+) -> ProviderError:
+    """Too large for us to send, or only for the room that there is by now: what the files need is
+    what was read and what this one has, where that is known and nothing else is to come."""
+    if room == limit or (size is not None and read + size > limit):
+        return _too_large(limit)
+    last = number == len(files(message))
+    error = Unreachable("its files wait for room", code=NO_ROOM)
+    error.size = limit if size is None or not last else read + size
+    error.next_provider = False
+    return error
 
 
 def _away(message: OutboundMessage, number: int, text: str) -> Unreachable:
