@@ -24,6 +24,7 @@ from gateway.estimates import Estimates
 from gateway.events import Hub
 from gateway.fetched import readings
 from gateway.files import Incoming
+from gateway.foresight import Foresight
 from gateway.gestures import Gestures
 from gateway.inbound import Inbound
 from gateway.indexing import Indexer
@@ -133,6 +134,9 @@ class Gateway:
             on_answer=self.metrics.answer,
             only_process=self.database.sqlite,
         )
+        self.templates = Templates(
+            made.providers, made.chains, self.clock, within=settings.send_timeout
+        )
         self.outbound = Outbound(
             self.batcher,
             made.chains,
@@ -142,6 +146,7 @@ class Gateway:
             idempotency=settings.idempotency_retention,
             local=self.worker if self.working else None,
             own_files=self.own_files,
+            foresight=Foresight(made.providers, self.templates),
             reachable=settings.reachable is not None,
         )
 
@@ -172,9 +177,6 @@ class Gateway:
             {n: hook for n, hook in made.webhooks.items() if isinstance(hook, Confirms)},
         )
         self.gestures = Gestures(made.providers, made.routes, within=self.settings.send_timeout)
-        self.templates = Templates(
-            made.providers, made.chains, self.clock, within=self.settings.send_timeout
-        )
         self.look_ups, self.backfill = self._askers()
         self.restores = Restores(
             self.batcher, self.reader, self.settings.spool, on_turn=self.hub.turned

@@ -624,9 +624,20 @@ class VendorTemplate:
 class ListsTemplates(Protocol):
     """A provider whose `capabilities.lists_templates` is true."""
 
-    async def templates(self) -> Sequence[VendorTemplate]:
+    async def templates(self, anew: str = "") -> Sequence[VendorTemplate]:
         """Every template of the account, at most 1,000; in bounded time; raises a
-        `ProviderError`."""
+        `ProviderError`. Of the one named `anew`, nothing is told from memory."""
+        ...
+
+
+@runtime_checkable
+class Foresees(Protocol):
+    """A provider that knows of what its vendor would never take, before anybody is asked."""
+
+    def foresee(self, message: OutboundMessage, listed: Sequence[VendorTemplate]) -> None:
+        """Raises the `Unsupported` that `send` would, or that the templates which the vendor
+        listed make certain; its `field` names what is at fault. Quick, and asks nobody. Whatever
+        the vendor might take passes."""
         ...
 
 

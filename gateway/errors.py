@@ -87,12 +87,19 @@ class ProviderError(GatewayError):
 
 
 class Unsupported(ProviderError):
-    """The provider cannot do this; nothing was sent. Another may."""
+    """The provider cannot do this; nothing was sent. Another may. `field` is what of the message is
+    at fault, by its name in the API, where that is known before anybody is asked."""
 
     again = Again.NO
     next_provider = True
     breaker = Breaker.IGNORES
     sent_nothing = True
+
+    def __init__(
+        self, text: str, *, code: str = "", retry_after: float | None = None, field: str = ""
+    ) -> None:
+        self.field = field
+        super().__init__(text, code=code, retry_after=retry_after)
 
 
 class Rejected(ProviderError):

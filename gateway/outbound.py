@@ -26,6 +26,7 @@ from gateway.domain import (
 )
 from gateway.drafts import Draft
 from gateway.errors import GatewayError
+from gateway.foresight import Foresight, foreseen
 from gateway.outgoing import needs_of
 from gateway.own_files import OwnFiles, own_id
 from gateway.routing import Needs, Route
@@ -49,10 +50,12 @@ Asked = tuple[Channel, MessageType, int, bool, bool, frozenset[str], bool, bool]
 
 
 class Invalid(GatewayError):
-    """A request that cannot be accepted; each problem names its field and the fix."""
+    """A request that cannot be accepted; each problem names its field and the fix. `listed`: by
+    what vendors said of their templates, a while ago."""
 
-    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, problems: Sequence[tuple[str, str]], *, listed: bool = False) -> None:
         self.problems = tuple(problems)
+        self.listed = listed
         super().__init__("; ".join(f"{name}: {text}" for name, text in problems))
 
 
@@ -82,6 +85,7 @@ class Outbound:
         idempotency: float,
         local: Local | None = None,
         own_files: OwnFiles | None = None,
+        foresight: Foresight | None = None,
         reachable: bool = True,
     ) -> None:
         self._batcher = batcher
@@ -92,6 +96,7 @@ class Outbound:
         self.expiry = int(expiry * 1000)
         self._local = local
         self._own_files = own_files
+        self._foresight = foresight
         self._reachable = reachable  # by people's mail programs
         self._kept = int(idempotency * 1000)
 
@@ -105,16 +110,32 @@ class Outbound:
             Invalid: it cannot be sent; nothing was stored.
             StoreUnavailable, OutcomeUnknown: as the batcher says.
         """
-        if draft.media or draft.email:
-            draft = await self.with_files(draft, tenant_id)
-        new = self.prepare(draft, tenant_id, key)
+        new = await self.prepared(draft, tenant_id, key)
         if self._local is None or not self._local.reserve(new):
             return await self._batcher.submit(ACCEPT, new)
         stored = self._batcher.submit(ACCEPT, new)
         stored.add_done_callback(partial(self._local.accepted, new))
         return await asyncio.shield(stored)  # whoever asked may go; what is stored is sent
 
-    async def with_files(self, draft: Draft, tenant_id: str) -> Draft:
+    async def prepared(
+        self, draft: Draft, tenant_id: str, key: IdempotencyKey | None = None
+    ) -> NewMessage:
+        """Validates and normalises a draft, with what is known of its files and of its template.
+
+        Raises:
+            Invalid: it cannot be sent.
+        """
+        if draft.media or draft.email:
+            draft = await self._with_files(draft, tenant_id)
+        try:
+            return self.prepare(draft, tenant_id, key)
+        except Invalid as wrong:
+            if not wrong.listed or self._foresight is None:
+                raise
+        await self._foresight.renewed(draft)  # a template may have changed since it was listed
+        return self.prepare(draft, tenant_id, key)
+
+    async def _with_files(self, draft: Draft, tenant_id: str) -> Draft:
         """The same draft, with what is known of its files that are ours.
 
         Raises:
@@ -214,6 +235,11 @@ class Outbound:
             expires_at=expires_at,
         )
         route = ",".join(one.name for one in able)
+        if self._foresight is not None:
+            message = foreseen(draft, kind, row, email, sender)
+            refusal = self._foresight.refusal(able, message)
+            if refusal is not None:
+                raise Invalid([(refusal.field, refusal.text)], listed=refusal.listed)
         wanted = self._wanted(draft, tenant_id, to, sender)
         window, apart = _window(draft, kind, able), _apart(draft, sender)
         return NewMessage(row, wanted, key, route=route, window=window, apart=apart)
@@ -259,7 +285,7 @@ class Outbound:
             chain, needs = self._routes.get(draft.channel, ()), Needs(*asked)
             found = routing.candidates(chain, needs, ours, key)
             if not found:
-                problems.append(_nobody(chain, needs, ours, key))
+                problems.append(routing.nobody(chain, needs, ours, key))
             elif free:
                 self._chosen[asked] = found
         return found
@@ -368,22 +394,6 @@ def _name_in(mailbox: str) -> str | None:
     """The name before an address of ours; what cannot be one is told by the field `from`."""
     named = mailbox.rpartition("<")[0].strip().strip('"').strip()
     return named if named and not emails.UNPRINTABLE.search(mailbox) else None
-
-
-def _nobody(
-    chain: Sequence[Route], needs: Needs, ours: str | None, key: str | None
-) -> tuple[str, str]:
-    """Why nobody can send a message."""
-    if not chain:
-        return "channel", f"no provider is set up for {needs.channel}"
-    owners = [route for route in chain if routing.owns(route, needs.channel, ours, key)]
-    lacking = {r.name: routing.lack(r.capabilities, needs) for r in owners or chain}
-    without = {name: lack for name, lack in lacking.items() if lack is not None}
-    if len(without) == len(lacking):
-        text = ", ".join(f"{name} cannot send {what}" for name, (_, what) in without.items())
-        return next(iter(without.values()))[0], text
-    able = ", ".join(name for name, what in lacking.items() if what is None)
-    return "from", f"is needed: {able} has no sender of its own for {needs.channel}"
 
 
 def _json(value: Any) -> str | None:

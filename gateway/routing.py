@@ -147,6 +147,22 @@ def candidates(
     return tuple(route for route in able if needs.channel in route.connection.senders)
 
 
+def nobody(
+    chain: Sequence[Route], needs: Needs, ours: str | None, key: str | None
+) -> tuple[str, str]:
+    """Why nobody can send a message, behind the field that is at fault."""
+    if not chain:
+        return "channel", f"no provider is set up for {needs.channel}"
+    owners = [route for route in chain if owns(route, needs.channel, ours, key)]
+    lacking = {r.name: lack(r.capabilities, needs) for r in owners or chain}
+    without = {name: lack for name, lack in lacking.items() if lack is not None}
+    if len(without) == len(lacking):
+        text = ", ".join(f"{name} cannot send {what}" for name, (_, what) in without.items())
+        return next(iter(without.values()))[0], text
+    able = ", ".join(name for name, what in lacking.items() if what is None)
+    return "from", f"is needed: {able} has no sender of its own for {needs.channel}"
+
+
 def sender_at(
     route: Route, channel: Channel, address: str | None, known: Iterable[Route]
 ) -> Sender:

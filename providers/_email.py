@@ -39,6 +39,8 @@ KIND = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 PLAIN = re.compile(r"[ -~]*")
 SMALL = 20_000  # characters and bytes: a millisecond
 LINE = 57  # bytes of a file in a line of base64 (RFC 2045, 6.8)
+# The field of a message that a refusal is about, by its code.
+AT = {"template": "template", "type": "type", "media": "media", "empty": "body", "text": "body"}
 WORD = 75  # characters of an encoded word at most
 ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058
 

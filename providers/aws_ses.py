@@ -26,6 +26,7 @@ from gateway.domain import (
     OutboundMessage,
     Receipt,
     Sender,
+    VendorTemplate,
 )
 from gateway.errors import Ambiguous, ProviderError, SenderRefused, SettingsError, Unsupported
 from providers import _aws_ses_setup
@@ -33,6 +34,7 @@ from providers._aws import SEATS, Aws, AwsAccount
 from providers._aws_ses_setup import Account, Identity
 from providers._aws_ses_tables import SEND
 from providers._email import (
+    AT,
     ONE_CLICK,
     Attachment,
     attachments,
@@ -171,6 +173,10 @@ class AwsSes:
             del fields["ReplyToAddresses"]  # it stands in the headers
         return {name: value for name, value in fields.items() if value}
 
+    def foresee(self, message: OutboundMessage, listed: Sequence[VendorTemplate]) -> None:
+        """Refuses what SES could never take."""
+        check(message)
+
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Looks at the account and the sender, for `gateway doctor`."""
         told = self._settings
@@ -204,7 +210,7 @@ def check(message: OutboundMessage) -> None:
     )
     for refused, code, text in refusals:
         if refused:
-            raise Unsupported(f"SES: {text}", code=code)
+            raise Unsupported(f"SES: {text}", code=code, field=AT.get(code, ""))
     bounced_by(message, "SES")
 
 

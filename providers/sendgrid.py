@@ -27,10 +27,12 @@ from gateway.domain import (
     OutboundMessage,
     Receipt,
     Sender,
+    VendorTemplate,
 )
 from gateway.errors import SettingsError, Unsupported
 from providers import _sendgrid_setup
 from providers._email import (
+    AT,
     ONE_CLICK,
     Attachment,
     attachments,
@@ -161,6 +163,10 @@ class Sendgrid:
         }
         return {name: value for name, value in fields.items() if value}
 
+    def foresee(self, message: OutboundMessage, listed: Sequence[VendorTemplate]) -> None:
+        """Refuses what SendGrid could never take."""
+        check(message)
+
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Asks what the key may do and what is left of the plan, for `gateway doctor`."""
 
@@ -189,7 +195,7 @@ def check(message: OutboundMessage) -> None:
     )
     for refused, code, text in refusals:
         if refused:
-            raise Unsupported(f"SendGrid: {text}", code=code)
+            raise Unsupported(f"SendGrid: {text}", code=code, field=AT.get(code, ""))
     bounced_by(message, "SendGrid")
 
 

@@ -26,9 +26,10 @@ from gateway.domain import (
     OutboundMessage,
     Receipt,
     Sender,
+    VendorTemplate,
 )
 from gateway.errors import Ambiguous, ProviderError, SettingsError, Unreachable, Unsupported
-from providers._email import attachments, composed, files, storable
+from providers._email import AT, attachments, composed, files, storable
 from providers._email_addresses import needs_utf8, one_line, our_address
 from providers._smtp_answers import TO
 from providers._smtp_wire import Letter, Server, Stage, Wire
@@ -201,7 +202,11 @@ class Smtp:
         )
         for refused, code, text in refusals:
             if refused:
-                raise Unsupported(f"SMTP: {text}", code=code)
+                raise Unsupported(f"SMTP: {text}", code=code, field=AT.get(code, ""))
+
+    def foresee(self, message: OutboundMessage, listed: Sequence[VendorTemplate]) -> None:
+        """Refuses what the server could never take."""
+        self._check(message)
 
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Connects and logs in, for `gateway doctor`; sends nothing."""

@@ -82,20 +82,27 @@ def test_a_person_without_a_number_is_reached(scene: Scene) -> None:
     assert "to" not in scene.messages[-1]
 
 
-def test_what_breaks_a_limit_of_whatsapp_fails_before_the_wire(scene: Scene) -> None:
-    scene.wrote()
-    buttons = [{"id": str(n), "title": str(n)} for n in range(4)]
-    made = scene.client.send(
-        to=PERSON,
-        channel="whatsapp",
-        type="interactive",
-        body="x",
-        content={"kind": "buttons", "buttons": buttons},
-    )
-    shown = scene.client.until(made["id"], "failed")
-    assert shown["error"]["code"] == "too_many"
-    assert "3" in shown["error"]["message"]
-    assert scene.messages == []
+def test_what_breaks_a_limit_of_whatsapp_is_a_422_that_names_it(scene: Scene) -> None:
+    there = scene.wrote()
+    four = [{"id": str(n), "title": str(n)} for n in range(4)]
+    long = [{"id": "1", "title": "Yes"}, {"id": "2", "title": "x" * 21}]
+    for more, field in (
+        ({"body": "x", "content": {"kind": "buttons", "buttons": four}}, "content.buttons"),
+        ({"body": "x", "content": {"kind": "buttons", "buttons": long}}, "content.buttons.1.title"),
+        ({"body": " ", "content": {"kind": "buttons", "buttons": four[:1]}}, "body"),
+    ):
+        body = {"to": PERSON, "channel": "whatsapp", "type": "interactive", **more}
+        answer = {"type": "interactive", **more}
+        for path, given in (
+            ("/api/messages", body),
+            ("/api/messages?dry_run=true", body),
+            (f"/api/conversations/{there['id']}/messages", answer),
+        ):
+            refused = scene.client.call("POST", path, json=given)
+            assert refused.status_code == 422
+            (error,) = refused.json()["errors"]
+            assert error["field"] == field
+    assert scene.client.get("/api/messages", direction="outbound")["items"] == scene.messages == []
 
 
 def test_what_aws_cannot_send_is_a_422(scene: Scene) -> None:

@@ -47,8 +47,7 @@ def refused(request: Request) -> None:
 
 async def rehearse(context: Context, identity: Identity, draft: Draft) -> Response:
     """What would become of a message; problems are those that it would have."""
-    draft = await context.outbound.with_files(draft, identity.tenant_id)
-    new = context.outbound.prepare(draft, identity.tenant_id)
+    new = await context.outbound.prepared(draft, identity.tenant_id)
     now = to_ms(context.clock.now())
     found: Known = await context.reader.call(known, new, now)
     if found.refused is not None:
