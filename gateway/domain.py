@@ -366,6 +366,7 @@ class Engagement:
     """What a person did with a message: opened, clicked, complained, unsubscribed. Not a status.
 
     `unsubscribed` and `resubscribed` count for the channel and the recipient that they name.
+    `earlier`: of an earlier message, and the reason why this one was not sent.
     """
 
     dedupe_key: str
@@ -376,6 +377,7 @@ class Engagement:
     recipient: str | None = None
     content: Mapping[str, Any] = field(default_factory=dict)
     occurred_at: datetime | None = None
+    earlier: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
