@@ -27,6 +27,7 @@ from typing import ClassVar
 from gateway.domain import Change, Receipt
 
 TEXT_LIMIT = 300
+NO_ROOM = "no_room"  # the code where the files of an email need more memory than they were given
 
 
 class Breaker(StrEnum):
@@ -70,6 +71,7 @@ class ProviderError(GatewayError):
     breaker: Breaker = Breaker.COUNTS
     ends_message: ClassVar[bool] = False
     sent_nothing: ClassVar[bool] = False  # what is not known to be unsent may have been sent
+    size: int | None = None  # bytes: of a file that is too large, or that files need (`NO_ROOM`)
     changes: Sequence[Change] = ()  # what an `install` had made, or would make, beside the failure
 
     def __init__(self, text: str, *, code: str = "", retry_after: float | None = None) -> None:

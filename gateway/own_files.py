@@ -90,6 +90,15 @@ class OwnFiles:
             made.append(file if row is None else _described(file, row))
         return tuple(made), problems
 
+    async def sizes(self, tenant_id: str, ids: Sequence[str]) -> Mapping[str, int]:
+        """The bytes of files of a tenant, as far as they are there.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        rows = await self._reader.call(queries.media_files, tenant_id, ids)
+        return {id_: row["size"] or 0 for id_, row in rows.items()}
+
     async def outbound(
         self, tenant_id: str, files: Sequence[OutboundMedia], seconds: float
     ) -> tuple[OutboundMedia, ...]:

@@ -16,7 +16,7 @@ from gateway.domain import (
     OnUnknown,
     Sender,
 )
-from gateway.errors import Again, ProviderError, Throttled
+from gateway.errors import NO_ROOM, Again, ProviderError, Throttled
 
 WEB = "https://"
 ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
@@ -24,7 +24,8 @@ CHATS = frozenset({Channel.WHATSAPP})  # channels that show what is quoted, read
 LONGEST = (
     3600.0  # seconds that a vendor's Retry-After is believed, for it holds up a person's thread
 )
-UNASKED = frozenset({"late", "not_begun"})  # attempts that reached nobody, by our own doing
+# attempts that reached nobody, by our own doing
+UNASKED = frozenset({"late", "not_begun", NO_ROOM})
 READY, PROBE, TRIED = "ready", "probe", "tried"
 # They close the claim: what waits for such a provider is not claimed, and needs no time.
 BREAKERS = frozenset({"breaker_open", "breaker_half_open", "quota_used"})

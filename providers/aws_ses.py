@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from gateway.domain import (
+    LARGEST_EMAIL,
     Capabilities,
     Channel,
     Connection,
@@ -47,7 +48,7 @@ from providers._email import (
 from providers._email_addresses import bounced_by, one_line, our_address
 
 TENANT = "default"
-LARGEST = 25 * 1024 * 1024  # bytes of files; SES takes 40 MB, and base64 adds a third
+LARGEST = LARGEST_EMAIL  # SES takes 40 MB, and base64 adds a third
 # "SendEmail", MessageId; "MessageTag", Name and Value; "MessageHeader", Value
 MESSAGE_ID = re.compile(r"[A-Za-z0-9_.@-]{1,200}")
 PRINTABLE = re.compile(r"[ -~]{0,870}")

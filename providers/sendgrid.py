@@ -131,16 +131,20 @@ class Sendgrid:
         check(message)
         clock = asyncio.get_running_loop().time
         ends = clock() + self._timeout
-        attached = await attachments(message, limit=LARGEST, within=self._timeout / 2)
-        body = json.dumps(self._mail(message, attached), ensure_ascii=True).encode("ascii")
+        body = await self._body(message)
         answer = await self._http.request(
             "POST",
             f"{self._settings.api_url}/v3/mail/send",
             headers=self._headers,
             data=body,
-            timeout=self._timeout if not attached else max(ends - clock(), 0.1),
+            timeout=self._timeout if not files(message) else max(ends - clock(), 0.1),
         )
         return receipt(answer)
+
+    async def _body(self, message: OutboundMessage) -> bytes:
+        """What is posted; the files are not kept beside it while it is on its way."""
+        attached = await attachments(message, limit=LARGEST, within=self._timeout / 2)
+        return json.dumps(self._mail(message, attached), ensure_ascii=True).encode("ascii")
 
     def _mail(self, message: OutboundMessage, attached: Sequence[Attachment]) -> dict[str, Any]:
         """ "Mail Send", the body."""

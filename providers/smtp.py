@@ -157,11 +157,14 @@ class Smtp:
         self._check(message)
         clock = asyncio.get_running_loop().time
         ends = clock() + self._timeout
+        letter = self._letter(message, await self._written(message))
+        return await self._handed(letter, message, max(ends - clock(), 0.1))
+
+    async def _written(self, message: OutboundMessage) -> bytes:
+        """The email; its files are not kept beside it while it is handed in."""
         attached = await attachments(message, limit=LARGEST, within=self._timeout / 2)
         name = self._settings.from_name
-        data = await composed(message, attached, from_name=name, utf8=needs_utf8(message))
-        letter = self._letter(message, data)
-        return await self._handed(letter, message, max(ends - clock(), 0.1))
+        return await composed(message, attached, from_name=name, utf8=needs_utf8(message))
 
     async def _handed(self, letter: Letter, message: OutboundMessage, within: float) -> Receipt:
         begun = Stage()
