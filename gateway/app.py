@@ -171,7 +171,14 @@ class Gateway:
         )
         limit, age = self.settings.media_max_bytes, self.settings.media_retention
         self.media = MediaWorker(self.batcher, self._fetchers(), self.files, limit=limit)
-        self.mail = MailWorker(self.batcher, self.reader, made.webhooks, self.inbound, self.files)
+        self.mail = MailWorker(
+            self.batcher,
+            self.reader,
+            made.webhooks,
+            self.inbound,
+            self.files,
+            only_process=self.database.sqlite,
+        )
         old_files = MediaRetention(self.batcher, self.files, self.incoming, self.clock, age)
         self.old_files = Rounds("media retention", old_files.turn, poll=60.0)
         self.confirmations = ConfirmationWorker(
