@@ -24,6 +24,7 @@ from gateway.estimates import Estimates
 from gateway.events import Hub
 from gateway.fetched import readings
 from gateway.files import Incoming
+from gateway.foresight import Foresight
 from gateway.gestures import Gestures
 from gateway.inbound import Inbound
 from gateway.indexing import Indexer
@@ -34,6 +35,7 @@ from gateway.media import MediaRetention, MediaWorker
 from gateway.metrics import Metrics
 from gateway.outbound import Outbound
 from gateway.own_files import OwnFiles
+from gateway.references import References
 from gateway.restores import Restores
 from gateway.rounds import Rounds
 from gateway.scrape import Scrape
@@ -140,6 +142,9 @@ class Gateway:
             on_answer=self.metrics.answer,
             only_process=self.database.sqlite,
         )
+        self.templates = Templates(
+            made.providers, made.chains, self.clock, within=settings.send_timeout
+        )
         self.outbound = Outbound(
             self.batcher,
             made.chains,
@@ -149,6 +154,8 @@ class Gateway:
             idempotency=settings.idempotency_retention,
             local=self.worker if self.working else None,
             own_files=self.own_files,
+            foresight=Foresight(made.providers, self.templates),
+            references=References(self.reader),
             reachable=settings.reachable is not None,
         )
 
@@ -171,7 +178,14 @@ class Gateway:
         )
         limit, age = self.settings.media_max_bytes, self.settings.media_retention
         self.media = MediaWorker(self.batcher, self._fetchers(), self.files, limit=limit)
-        self.mail = MailWorker(self.batcher, self.reader, made.webhooks, self.inbound, self.files)
+        self.mail = MailWorker(
+            self.batcher,
+            self.reader,
+            made.webhooks,
+            self.inbound,
+            self.files,
+            only_process=self.database.sqlite,
+        )
         old_files = MediaRetention(self.batcher, self.files, self.incoming, self.clock, age)
         self.old_files = Rounds("media retention", old_files.turn, poll=60.0)
         self.confirmations = ConfirmationWorker(
@@ -179,9 +193,6 @@ class Gateway:
             {n: hook for n, hook in made.webhooks.items() if isinstance(hook, Confirms)},
         )
         self.gestures = Gestures(made.providers, made.routes, within=self.settings.send_timeout)
-        self.templates = Templates(
-            made.providers, made.chains, self.clock, within=self.settings.send_timeout
-        )
         self.look_ups, self.backfill = self._askers()
         self.restores = Restores(
             self.batcher, self.reader, self.settings.spool, on_turn=self.hub.turned

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from gateway.errors import Breaker, ProviderError
+from gateway.errors import NO_ROOM, Breaker, ProviderError
 
 JITTER = 0.1  # of a wait, either way
 # Codes of ours for what no vendor has done: our own threads were busy, or we were stopped.
-OURS = frozenset({"no_seat", "stopped", "closed", "late", "not_begun"})
+OURS = frozenset({"no_seat", "stopped", "closed", "late", "not_begun", NO_ROOM})
 
 
 class State(StrEnum):

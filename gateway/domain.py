@@ -48,6 +48,8 @@ class Priority(StrEnum):
 LANES = {Priority.URGENT: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
 
 
+LARGEST_EMAIL = 25 * 1024 * 1024  # bytes of files in one email: more is taken by no provider
+
 RESENDS = 3  # attempts at a message whose answers are lost, whatever its policy
 
 
@@ -151,7 +153,9 @@ class OutboundMedia:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutboundEmail:
     """What only an email has. `message_id` is our own Message-ID, with its angle brackets;
-    `unsubscribe_url` is ours and takes one click (RFC 8058); `date` is its Date."""
+    `unsubscribe_url` is ours and takes one click (RFC 8058); `date` is its Date; `room` is how many
+    bytes of its files may be in memory: who finds that they have more sends nothing (`NO_ROOM`).
+    """
 
     cc: tuple[str, ...] = ()
     bcc: tuple[str, ...] = ()
@@ -165,6 +169,7 @@ class OutboundEmail:
     references: tuple[str, ...] = ()
     unsubscribe_url: str | None = None
     date: datetime | None = None
+    room: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -361,6 +366,7 @@ class Engagement:
     """What a person did with a message: opened, clicked, complained, unsubscribed. Not a status.
 
     `unsubscribed` and `resubscribed` count for the channel and the recipient that they name.
+    `earlier`: of an earlier message, and the reason why this one was not sent.
     """
 
     dedupe_key: str
@@ -371,6 +377,7 @@ class Engagement:
     recipient: str | None = None
     content: Mapping[str, Any] = field(default_factory=dict)
     occurred_at: datetime | None = None
+    earlier: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -619,9 +626,20 @@ class VendorTemplate:
 class ListsTemplates(Protocol):
     """A provider whose `capabilities.lists_templates` is true."""
 
-    async def templates(self) -> Sequence[VendorTemplate]:
+    async def templates(self, anew: str = "") -> Sequence[VendorTemplate]:
         """Every template of the account, at most 1,000; in bounded time; raises a
-        `ProviderError`."""
+        `ProviderError`. Of the one named `anew`, nothing is told from memory."""
+        ...
+
+
+@runtime_checkable
+class Foresees(Protocol):
+    """A provider that knows of what its vendor would never take, before anybody is asked."""
+
+    def foresee(self, message: OutboundMessage, listed: Sequence[VendorTemplate]) -> None:
+        """Raises the `Unsupported` that `send` would, or that the templates which the vendor
+        listed make certain; its `field` names what is at fault. Quick, and asks nobody. Whatever
+        the vendor might take passes."""
         ...
 
 

@@ -27,6 +27,7 @@ from typing import ClassVar
 from gateway.domain import Change, Receipt
 
 TEXT_LIMIT = 300
+NO_ROOM = "no_room"  # the code where the files of an email need more memory than they were given
 
 
 class Breaker(StrEnum):
@@ -70,6 +71,7 @@ class ProviderError(GatewayError):
     breaker: Breaker = Breaker.COUNTS
     ends_message: ClassVar[bool] = False
     sent_nothing: ClassVar[bool] = False  # what is not known to be unsent may have been sent
+    size: int | None = None  # bytes: of a file that is too large, or that files need (`NO_ROOM`)
     changes: Sequence[Change] = ()  # what an `install` had made, or would make, beside the failure
 
     def __init__(self, text: str, *, code: str = "", retry_after: float | None = None) -> None:
@@ -85,12 +87,19 @@ class ProviderError(GatewayError):
 
 
 class Unsupported(ProviderError):
-    """The provider cannot do this; nothing was sent. Another may."""
+    """The provider cannot do this; nothing was sent. Another may. `field` is what of the message is
+    at fault, by its name in the API, where that is known before anybody is asked."""
 
     again = Again.NO
     next_provider = True
     breaker = Breaker.IGNORES
     sent_nothing = True
+
+    def __init__(
+        self, text: str, *, code: str = "", retry_after: float | None = None, field: str = ""
+    ) -> None:
+        self.field = field
+        super().__init__(text, code=code, retry_after=retry_after)
 
 
 class Rejected(ProviderError):

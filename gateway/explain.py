@@ -39,16 +39,18 @@ def waiting(
     found = board.pick(message, place["route"], tried)
     nobody = WORDS.get(found.words[0], "provider") if isinstance(found, Wait) else None
     if place["due_at"] > board.circuits.now():
-        return _told(_later(message, attempts, nobody), place["due_at"])
+        return _told(_later(message, attempts, nobody, place["due_at"]), place["due_at"])
     if isinstance(found, Wait):
         return _told(nobody, found.soonest)
     return _told("earlier_message", None) if place["behind"] else _told("worker", place["due_at"])
 
 
-def _later(message: Row, attempts: Sequence[Row], nobody: str | None) -> str:
+def _later(message: Row, attempts: Sequence[Row], nobody: str | None, due_at: int) -> str:
     if nobody in ("sender", "quota"):
         return nobody
-    return "retry" if attempts else "schedule"
+    if attempts or (message["send_at"] or 0) >= due_at:
+        return "retry" if attempts else "schedule"
+    return nobody or "worker"  # it was claimed, and had to wait for somebody, or for room
 
 
 def _told(what: str | None, at: int | None) -> dict[str, Any]:

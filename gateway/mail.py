@@ -53,6 +53,7 @@ class MailWorker:
         programs: Programs | None = None,
         again: int = AGAIN,
         poll: float = 5.0,
+        only_process: bool = False,
     ) -> None:
         self._batcher = batcher
         self._reader = reader
@@ -61,6 +62,7 @@ class MailWorker:
         self._store = store
         self._programs = programs or Programs()
         self._again = again
+        self._begun = TRIES if only_process else 0
         self.rounds = Rounds("mail", self._turn, poll=poll)
 
     async def stop(self) -> None:
@@ -69,7 +71,8 @@ class MailWorker:
         self._programs.close()
 
     async def _turn(self) -> bool:
-        taken = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE))
+        taken = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE, self._begun))
+        self._begun = 0  # from now on the leases are ours
         await asyncio.gather(*(self._take(one["id"], one["tries"]) for one in taken))
         return bool(taken)
 

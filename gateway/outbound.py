@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,8 +25,10 @@ from gateway.domain import (
 )
 from gateway.drafts import Draft
 from gateway.errors import GatewayError
+from gateway.foresight import Foresight, foreseen
 from gateway.outgoing import needs_of
 from gateway.own_files import OwnFiles, own_id
+from gateway.references import References
 from gateway.routing import Needs, Route
 from gateway.store.accepts import ACCEPT, Accepted, IdempotencyKey, NewMessage
 from gateway.store.batcher import Batcher
@@ -49,10 +50,12 @@ Asked = tuple[Channel, MessageType, int, bool, bool, frozenset[str], bool, bool]
 
 
 class Invalid(GatewayError):
-    """A request that cannot be accepted; each problem names its field and the fix."""
+    """A request that cannot be accepted; each problem names its field and the fix. `listed`: by
+    what vendors said of their templates, a while ago."""
 
-    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, problems: Sequence[tuple[str, str]], *, listed: bool = False) -> None:
         self.problems = tuple(problems)
+        self.listed = listed
         super().__init__("; ".join(f"{name}: {text}" for name, text in problems))
 
 
@@ -82,6 +85,8 @@ class Outbound:
         idempotency: float,
         local: Local | None = None,
         own_files: OwnFiles | None = None,
+        foresight: Foresight | None = None,
+        references: References | None = None,
         reachable: bool = True,
     ) -> None:
         self._batcher = batcher
@@ -92,6 +97,8 @@ class Outbound:
         self.expiry = int(expiry * 1000)
         self._local = local
         self._own_files = own_files
+        self._foresight = foresight
+        self._references = references
         self._reachable = reachable  # by people's mail programs
         self._kept = int(idempotency * 1000)
 
@@ -105,34 +112,36 @@ class Outbound:
             Invalid: it cannot be sent; nothing was stored.
             StoreUnavailable, OutcomeUnknown: as the batcher says.
         """
-        if draft.media or draft.email:
-            draft = await self.with_files(draft, tenant_id)
-        new = self.prepare(draft, tenant_id, key)
+        new = await self.prepared(draft, tenant_id, key)
         if self._local is None or not self._local.reserve(new):
             return await self._batcher.submit(ACCEPT, new)
         stored = self._batcher.submit(ACCEPT, new)
         stored.add_done_callback(partial(self._local.accepted, new))
         return await asyncio.shield(stored)  # whoever asked may go; what is stored is sent
 
-    async def with_files(self, draft: Draft, tenant_id: str) -> Draft:
-        """The same draft, with what is known of its files that are ours.
+    async def prepared(
+        self, draft: Draft, tenant_id: str, key: IdempotencyKey | None = None
+    ) -> NewMessage:
+        """Validates and normalises a draft, with what is known of its files, of its template and of
+        the messages that it names.
 
         Raises:
-            Invalid: one of them is none of the tenant's, or nothing for the channel.
+            Invalid: it cannot be sent.
         """
-        own = self._own_files
-        if own is None:
-            return draft
-        media, wrong = await own.described(tenant_id, draft.channel, draft.media, "media")
-        email = dict(draft.email) if draft.email else None
-        if email and email.get("attachments"):
-            attached, more = await own.described(
-                tenant_id, draft.channel, email["attachments"], "email.attachments"
-            )
-            email["attachments"], wrong = list(attached), [*wrong, *more]
-        if wrong:
-            raise Invalid(wrong)
-        return replace(draft, media=media, email=email)
+        if self._own_files is not None and (draft.media or draft.email):
+            draft, lacking = await self._own_files.in_draft(draft, tenant_id)
+            if lacking:
+                raise Invalid(lacking)
+        try:
+            new = self.prepare(draft, tenant_id, key)
+        except Invalid as wrong:
+            if not wrong.listed or self._foresight is None:
+                raise
+            await self._foresight.renewed(draft)  # a template may have changed meanwhile
+            new = self.prepare(draft, tenant_id, key)
+        if self._references is not None and (unknown := await self._references.resolved(new)):
+            raise Invalid(unknown)
+        return new
 
     def idempotency(self, route: str, key: str, body: Any) -> IdempotencyKey:
         """A caller's key with the hash of the canonical form of what it asks."""
@@ -214,6 +223,11 @@ class Outbound:
             expires_at=expires_at,
         )
         route = ",".join(one.name for one in able)
+        if self._foresight is not None:
+            message = foreseen(draft, kind, row, email, sender)
+            refusal = self._foresight.refusal(able, message)
+            if refusal is not None:
+                raise Invalid([(refusal.field, refusal.text)], listed=refusal.listed)
         wanted = self._wanted(draft, tenant_id, to, sender)
         window, apart = _window(draft, kind, able), _apart(draft, sender)
         return NewMessage(row, wanted, key, route=route, window=window, apart=apart)
@@ -259,7 +273,7 @@ class Outbound:
             chain, needs = self._routes.get(draft.channel, ()), Needs(*asked)
             found = routing.candidates(chain, needs, ours, key)
             if not found:
-                problems.append(_nobody(chain, needs, ours, key))
+                problems.append(routing.nobody(chain, needs, ours, key))
             elif free:
                 self._chosen[asked] = found
         return found
@@ -368,22 +382,6 @@ def _name_in(mailbox: str) -> str | None:
     """The name before an address of ours; what cannot be one is told by the field `from`."""
     named = mailbox.rpartition("<")[0].strip().strip('"').strip()
     return named if named and not emails.UNPRINTABLE.search(mailbox) else None
-
-
-def _nobody(
-    chain: Sequence[Route], needs: Needs, ours: str | None, key: str | None
-) -> tuple[str, str]:
-    """Why nobody can send a message."""
-    if not chain:
-        return "channel", f"no provider is set up for {needs.channel}"
-    owners = [route for route in chain if routing.owns(route, needs.channel, ours, key)]
-    lacking = {r.name: routing.lack(r.capabilities, needs) for r in owners or chain}
-    without = {name: lack for name, lack in lacking.items() if lack is not None}
-    if len(without) == len(lacking):
-        text = ", ".join(f"{name} cannot send {what}" for name, (_, what) in without.items())
-        return next(iter(without.values()))[0], text
-    able = ", ".join(name for name, what in lacking.items() if what is None)
-    return "from", f"is needed: {able} has no sender of its own for {needs.channel}"
 
 
 def _json(value: Any) -> str | None:

@@ -124,6 +124,18 @@ def needs_of(row: Row) -> Needs:
     )
 
 
+def carries(row: Row) -> bool:
+    """Whether a stored message is an email with files, which whoever sends it reads."""
+    return row["channel"] == Channel.EMAIL and bool(file_urls(row))
+
+
+def file_urls(row: Row) -> list[str]:
+    """Where the files of a stored email are."""
+    extra = json.loads(row["extra"]) if row["extra"] else {}
+    media = json.loads(row["media"]) if row["media"] else ()
+    return [str(file["url"]) for file in (*media, *extra.get("email", {}).get("attachments", ()))]
+
+
 def _files(row: Row, extra: Mapping[str, Any]) -> int:
     media = json.loads(row["media"]) if row["media"] else ()
     return len(media) + len(extra.get("email", {}).get("attachments", ()))

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.channel_files import refusal
 from gateway.domain import Channel, FileStore, OutboundMedia
+from gateway.drafts import Draft
 from gateway.errors import (
     Breaker,
     FilesUnavailable,
@@ -57,6 +58,18 @@ class OwnFiles:
         path = url.removeprefix(self._origin)
         return {**file, "url": path} if path != url and own_id(path) else file
 
+    async def in_draft(self, draft: Draft, tenant_id: str) -> tuple[Draft, list[tuple[str, str]]]:
+        """The same draft with what is known of its files that are ours, and what is wrong: one is
+        none of the tenant's, or nothing for the channel."""
+        media, wrong = await self.described(tenant_id, draft.channel, draft.media, "media")
+        email = dict(draft.email) if draft.email else None
+        if email and email.get("attachments"):
+            attached, more = await self.described(
+                tenant_id, draft.channel, email["attachments"], "email.attachments"
+            )
+            email["attachments"], wrong = list(attached), [*wrong, *more]
+        return replace(draft, media=media, email=email), wrong
+
     async def described(
         self, tenant_id: str, channel: Channel, files: Sequence[File], field: str
     ) -> tuple[tuple[File, ...], list[tuple[str, str]]]:
@@ -76,6 +89,15 @@ class OwnFiles:
                 problems.append((f"{field}.{number}.url", wrong))
             made.append(file if row is None else _described(file, row))
         return tuple(made), problems
+
+    async def sizes(self, tenant_id: str, ids: Sequence[str]) -> Mapping[str, int]:
+        """The bytes of files of a tenant, as far as they are there.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        rows = await self._reader.call(queries.media_files, tenant_id, ids)
+        return {id_: row["size"] or 0 for id_, row in rows.items()}
 
     async def outbound(
         self, tenant_id: str, files: Sequence[OutboundMedia], seconds: float

@@ -16,7 +16,7 @@ from gateway.domain import (
     OnUnknown,
     Sender,
 )
-from gateway.errors import Again, ProviderError, Throttled
+from gateway.errors import NO_ROOM, Again, ProviderError, Throttled
 
 WEB = "https://"
 ONE_FILE = frozenset({Channel.WHATSAPP})  # channels whose messages hold no more
@@ -24,7 +24,8 @@ CHATS = frozenset({Channel.WHATSAPP})  # channels that show what is quoted, read
 LONGEST = (
     3600.0  # seconds that a vendor's Retry-After is believed, for it holds up a person's thread
 )
-UNASKED = frozenset({"late", "not_begun"})  # attempts that reached nobody, by our own doing
+# attempts that reached nobody, by our own doing
+UNASKED = frozenset({"late", "not_begun", NO_ROOM})
 READY, PROBE, TRIED = "ready", "probe", "tried"
 # They close the claim: what waits for such a provider is not claimed, and needs no time.
 BREAKERS = frozenset({"breaker_open", "breaker_half_open", "quota_used"})
@@ -144,6 +145,22 @@ def candidates(
     if address is not None:
         return able
     return tuple(route for route in able if needs.channel in route.connection.senders)
+
+
+def nobody(
+    chain: Sequence[Route], needs: Needs, ours: str | None, key: str | None
+) -> tuple[str, str]:
+    """Why nobody can send a message, behind the field that is at fault."""
+    if not chain:
+        return "channel", f"no provider is set up for {needs.channel}"
+    owners = [route for route in chain if owns(route, needs.channel, ours, key)]
+    lacking = {r.name: lack(r.capabilities, needs) for r in owners or chain}
+    without = {name: lack for name, lack in lacking.items() if lack is not None}
+    if len(without) == len(lacking):
+        text = ", ".join(f"{name} cannot send {what}" for name, (_, what) in without.items())
+        return next(iter(without.values()))[0], text
+    able = ", ".join(name for name, what in lacking.items() if what is None)
+    return "from", f"is needed: {able} has no sender of its own for {needs.channel}"
 
 
 def sender_at(

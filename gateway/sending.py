@@ -18,6 +18,7 @@ from gateway.circuits import Probe
 from gateway.clock import new_id
 from gateway.domain import Clock, OnUnknown, OutboundMessage, Provider, Receipt
 from gateway.errors import (
+    NO_ROOM,
     REASONS,
     AccountRefused,
     Ambiguous,
@@ -28,6 +29,7 @@ from gateway.errors import (
     Throttled,
     Unreachable,
 )
+from gateway.loads import Load, roomy
 from gateway.outgoing import has_unsubscribe, outgoing, with_files
 from gateway.own_files import OwnFiles
 from gateway.routing import Retry, Tried
@@ -105,26 +107,32 @@ class Sending:
         idle = Unreachable("the attempt was not begun", code="not_begun")
         await self._settle(Outcome(attempt, error=idle, retry_in=0))
 
-    async def begun(self, attempt: Attempt, leased: float, probe: Probe | None = None) -> None:
+    async def begun(
+        self,
+        attempt: Attempt,
+        leased: float,
+        probe: Probe | None = None,
+        load: Load | None = None,
+    ) -> None:
         """Sends what stands in the database as an attempt under a lease of ours; where it is the
         next provider's turn at once, by that one, too. Gives each attempt's seat back, which was
-        taken for it."""
+        taken for it. `load` is the room of its files, if it has any."""
         following: tuple[Attempt, float] | None = (attempt, leased)
         while following is not None:
             attempt, leased = following
             try:
-                following = await self._through(attempt, leased, probe)
+                following = await self._through(attempt, leased, probe, load)
             finally:
                 self._board.left(attempt.provider)
             probe = None
 
     async def _through(
-        self, attempt: Attempt, leased: float, probe: Probe | None
+        self, attempt: Attempt, leased: float, probe: Probe | None, load: Load | None
     ) -> tuple[Attempt, float] | None:
         """One attempt, to its end; with the one that was begun with that, and since when it is
         leased."""
         try:
-            outcome = await self._asked(attempt, leased)
+            outcome = await self._asked(attempt, leased, load)
         except BaseException:
             self._board.circuits.unused(probe)
             raise
@@ -139,6 +147,9 @@ class Sending:
             listening = asyncio.create_task(self._listen(attempt, error.late))
             self.late.add(listening)
             listening.add_done_callback(self.late.discard)
+            if load is not None:  # its files are still being written, perhaps
+                load.hold()
+                listening.add_done_callback(lambda _: load.free())
         return None if following is None else (following, since)
 
     async def _handed_on(self, outcome: Outcome, following: Attempt) -> bool:
@@ -186,18 +197,20 @@ class Sending:
             self._board.took(following.provider)
         return following
 
-    async def _asked(self, attempt: Attempt, leased: float) -> Outcome:
+    async def _asked(self, attempt: Attempt, leased: float, load: Load | None) -> Outcome:
         route = self._board.routes[attempt.provider]
         sender = self._board.sender(attempt.due.message, route)
         message = outgoing(attempt, sender, self._origin, self._clock)
-        spent = self._clock.monotonic() - leased
-        if spent > self._limits.lease - self._limits.send - GRACE:
-            late = Unreachable("the lease would not have outlived the send", code="late")
-            return Outcome(attempt, error=late, retry_in=0)
-        sending = self._sent(route.name, message, attempt.due)
-        within = self._limits.send + GRACE  # the adapter's own time is shorter
-        asked = self._clock.monotonic()
-        outcome = await self._heard(sending, attempt, within)
+        while True:
+            asked = self._clock.monotonic()
+            if asked - leased > self._limits.lease - self._limits.send - GRACE:
+                late = Unreachable("the lease would not have outlived the send", code="late")
+                return Outcome(attempt, error=late, retry_in=0)
+            sending = self._sent(route.name, roomy(message, load), attempt.due)
+            within = self._limits.send + GRACE  # the adapter's own time is shorter
+            outcome = await self._heard(sending, attempt, within)
+            if load is None or not load.grown(outcome.error):
+                break  # else its files were found to need more room, and now they have it
         self._on_answer(outcome, self._clock.monotonic() - asked)
         return outcome
 
@@ -244,6 +257,7 @@ class Sending:
             log.exception("%s raised what it may not", name)
             error = Ambiguous(f"the adapter failed: {type(raised).__name__}", code="adapter")
         level = logging.ERROR if isinstance(error, AccountRefused) else logging.WARNING
+        level = logging.INFO if error.code == NO_ROOM else level
         log.log(level, "%s: %s by %s: %s", attempt.due.message_id, error.reason, name, error.code)
         return self._after(attempt, error)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.domain import Channel, Clock, ListsTemplates, Provider, VendorTemplate
 from gateway.errors import Ambiguous, ProviderError
@@ -19,6 +19,7 @@ log = logging.getLogger("gateway.templates")
 
 FRESH = 600.0  # seconds that a list is believed
 PAUSE = 15.0  # seconds before a vendor that failed is asked again
+NOW = 15.0  # seconds that what was told of a template is as good as asking anew
 MOST = 1000  # templates of a provider
 GRACE = 1.0  # seconds that a list may exceed the time of its adapter
 
@@ -48,6 +49,7 @@ class _Shelf:
 
     items: tuple[VendorTemplate, ...] | None = None
     until: float = 0.0
+    told: dict[str, float] = field(default_factory=dict)  # of templates that were asked for anew
     error: ProviderError | None = None
     rest_until: float = 0.0
 
@@ -88,27 +90,43 @@ class Templates:
         answered = not names or any(shelf.items is not None for shelf in shelves.values())
         return Found(items, bool(failed), failed, answered)
 
+    def known(self, provider: str) -> tuple[VendorTemplate, ...]:
+        """What a provider listed, while that is believed; nobody is asked."""
+        shelf = self._shelves.get(provider)
+        if shelf is None or shelf.error is not None or self._clock.monotonic() >= shelf.until:
+            return ()
+        return shelf.items or ()
+
+    async def anew(self, channel: Channel, name: str) -> None:
+        """Has the vendors of a channel tell of a template again, but for what was told just now.
+        Who fails is not believed until it answers."""
+        names = [r.name for r in self._chains.get(channel, ()) if r.name in self._listing]
+        await asyncio.gather(*(self._renew(one, name) for one in names))
+
     def outdated(self) -> None:
         """A vendor told of a change: each list is asked for again before it is shown."""
         for shelf in self._shelves.values():
             shelf.until = 0.0
 
-    async def _renew(self, name: str) -> None:
+    async def _renew(self, name: str, anew: str = "") -> None:
         async with self._asking[name]:  # bounded, as whoever holds it is
             shelf, now = self._shelves[name], self._clock.monotonic()
-            if now < max(shelf.until, shelf.rest_until):
+            until = shelf.told.get(anew, 0.0) + NOW if anew else shelf.until
+            if now < max(until, shelf.rest_until):
                 return
             try:
-                shelf.items = await self._ask(name)
+                shelf.items = await self._ask(name, anew)
             except ProviderError as error:
                 log.info("%s lists no templates: %s (%s)", name, error.reason, error.code)
                 shelf.error, shelf.rest_until = error, self._clock.monotonic() + PAUSE
             else:
                 shelf.error, shelf.until = None, self._clock.monotonic() + FRESH
+                shelf.told = {n: at for n, at in shelf.told.items() if now - at < NOW}
+                shelf.told |= {anew: now} if anew else {}
 
-    async def _ask(self, name: str) -> tuple[VendorTemplate, ...]:
+    async def _ask(self, name: str, anew: str) -> tuple[VendorTemplate, ...]:
         try:
             async with asyncio.timeout(self._within):
-                return tuple(await self._listing[name].templates())[:MOST]
+                return tuple(await self._listing[name].templates(anew))[:MOST]
         except TimeoutError:
             raise Ambiguous("no list came in time", code="timeout") from None

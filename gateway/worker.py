@@ -19,11 +19,12 @@ from gateway.clock import new_id
 from gateway.domain import Clock, Provider
 from gateway.errors import OutcomeUnknown, StoreUnavailable
 from gateway.estimates import Estimates
-from gateway.outgoing import explained
+from gateway.loads import Load, Loads
+from gateway.outgoing import carries, explained
 from gateway.own_files import OwnFiles
 from gateway.patience import woken
 from gateway.routing import Pick, Wait
-from gateway.sending import Limits, OnAnswer, Sending
+from gateway.sending import GRACE, Limits, OnAnswer, Sending
 from gateway.store.accepts import HandOff, NewMessage, begun_by
 from gateway.store.batcher import Batcher
 from gateway.store.claims import CLAIM, RELEASE, Claim, Due, Release, names
@@ -73,6 +74,7 @@ class Worker:
             on_answer=on_answer,
             follow=self._at_once,
         )
+        self._loads = Loads(own_files)
         self._estimates = estimates or Estimates(clock)
         self._only_process = only_process
         self._wake = asyncio.Event()
@@ -104,6 +106,8 @@ class Worker:
             return False
         if self._board.quotas.share(pick.provider, 1) is not None:
             return False  # T2 counts it, and T1 does not
+        if carries(new.row):
+            return False  # its files may have to wait for room, and after T2 nothing waits
         route = self._board.routes[pick.provider]
         sender = self._board.sender(new.row, route)
         self._free -= 1
@@ -154,6 +158,7 @@ class Worker:
     async def stop(self, within: float) -> None:
         """Claims no more, and lets what is in flight end and be stored."""
         self._stopping = self._sending.stopping = True
+        self._loads.close()
         self._wake.set()
         for task in self._tasks[1:]:
             task.cancel()
@@ -228,8 +233,26 @@ class Worker:
             log.error("a delivery failed", exc_info=task.exception())
 
     async def _deliver(self, due: Due, leased: float, only: str | None) -> None:
-        if only is not None:
-            self._board.left(only)
+        try:
+            load = await self._load(due, leased) if carries(due.message) else None
+        finally:
+            if only is not None:
+                self._board.left(only)
+        if isinstance(load, int):
+            await self._release(Release(due, self._board.now() + load if load else None))
+            return
+        try:
+            await self._delivered(due, leased, load)
+        finally:
+            if load is not None:
+                load.free()
+
+    async def _load(self, due: Due, leased: float) -> Load | int:
+        """Room for the files of an email, as long as the lease lets it wait."""
+        limits, spent = self._limits, self._clock.monotonic() - leased
+        return await self._loads.take(due, limits.lease - limits.send - 2 * GRACE - spent)
+
+    async def _delivered(self, due: Due, leased: float, load: Load | None) -> None:
         pick, probe = await self._picked(due)
         if pick is None:
             return
@@ -242,7 +265,7 @@ class Worker:
             if not begun:
                 self._board.left(pick.provider)
         if begun:
-            await self._sending.begun(attempt, leased, probe)
+            await self._sending.begun(attempt, leased, probe, load)
 
     async def _picked(self, due: Due) -> tuple[Pick | None, Probe | None]:
         """Who is asked, with the right to probe where it takes one; nobody: then the message waits

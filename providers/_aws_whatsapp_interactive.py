@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.domain import OutboundMessage
@@ -21,63 +21,77 @@ def interactive(message: OutboundMessage, header: Mapping[str, Any] | None) -> d
     content = message.content
     kind = content.get("kind")
     if kind not in BODY:
-        raise refused('content.kind must be "buttons" or "list"')
+        raise refused('content.kind must be "buttons" or "list"', field="content.kind")
     if header is not None and kind == "list":
-        raise refused("a list has no file", "media")
-    body = text_of(message.body, f"the body above {kind}", BODY[kind])
+        raise refused("a list has no file", "media", field="media")
+    body = text_of(message.body, f"the body above {kind}", BODY[kind], "body")
     made: dict[str, Any] = {"type": "button" if kind == "buttons" else "list"}
-    head = header or _header(content.get("header"))
+    head = header or _header(content)
     if head is not None:
         made["header"] = head
     made["body"] = {"text": body}
-    if (footer := optional(content.get("footer"), "content.footer", FOOTER)) is not None:
+    if (footer := _short(content, "footer", FOOTER)) is not None:
         made["footer"] = {"text": footer}
     made["action"] = _buttons(content) if kind == "buttons" else _list(content)
     return made
 
 
-def _header(value: object) -> dict[str, Any] | None:
-    text = optional(value, "content.header", HEADER)
+def _header(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    text = _short(content, "header", HEADER)
     return None if text is None else {"type": "text", "text": text}
+
+
+def _short(content: Mapping[str, Any], name: str, most: int) -> str | None:
+    return optional(content.get(name), f"content.{name}", most, f"content.{name}")
 
 
 def _buttons(content: Mapping[str, Any]) -> dict[str, Any]:
     given = members(content.get("buttons"), "content.buttons", BUTTONS)
     made = [
         {
-            "id": text_of(each.get("id"), "a button's id", BUTTON_ID),
-            "title": text_of(each.get("title"), "a button's title", BUTTON_TITLE),
+            "id": text_of(each.get("id"), "a button's id", BUTTON_ID, f"{at}.id"),
+            "title": text_of(each.get("title"), "a button's title", BUTTON_TITLE, f"{at}.title"),
         }
-        for each in given
+        for at, each in _placed(given, "content.buttons")
     ]
-    unlike([each["id"] for each in made], "the ids of buttons")
-    unlike([each["title"] for each in made], "the titles of buttons")
+    unlike([each["id"] for each in made], "the ids of buttons", "content.buttons")
+    unlike([each["title"] for each in made], "the titles of buttons", "content.buttons")
     return {"buttons": [{"type": "reply", "reply": each} for each in made]}
 
 
 def _list(content: Mapping[str, Any]) -> dict[str, Any]:
-    button = text_of(content.get("button"), "content.button", BUTTON_TITLE)
+    button = text_of(content.get("button"), "content.button", BUTTON_TITLE, "content.button")
     given = members(content.get("sections"), "content.sections", SECTIONS)
-    sections = [_section(each, several=len(given) > 1) for each in given]
+    several = len(given) > 1
+    sections = [_section(s, at, several=several) for at, s in _placed(given, "content.sections")]
     rows = [row for section in sections for row in section["rows"]]
     if len(rows) > ROWS:
-        raise refused(f"a list may have {ROWS} rows in all its sections", "too_many")
-    unlike([row["id"] for row in rows], "the ids of rows")
+        text = f"a list may have {ROWS} rows in all its sections"
+        raise refused(text, "too_many", field="content.sections")
+    unlike([row["id"] for row in rows], "the ids of rows", "content.sections")
     return {"button": button, "sections": sections}
 
 
-def _section(section: Mapping[str, Any], *, several: bool) -> dict[str, Any]:
+def _section(section: Mapping[str, Any], at: str, *, several: bool) -> dict[str, Any]:
     read = text_of if several else optional
-    title = read(section.get("title"), "a section's title", SECTION_TITLE)
-    rows = members(section.get("rows"), "a section's rows", ROWS)
+    title = read(section.get("title"), "a section's title", SECTION_TITLE, f"{at}.title")
+    rows = _placed(members(section.get("rows"), f"{at}.rows", ROWS), f"{at}.rows")
     named = {} if title is None else {"title": title}
-    return {**named, "rows": [_row(row) for row in rows]}
+    return {**named, "rows": [_row(row, place) for place, row in rows]}
 
 
-def _row(row: Mapping[str, Any]) -> dict[str, str]:
+def _row(row: Mapping[str, Any], at: str) -> dict[str, str]:
     made = {
-        "id": text_of(row.get("id"), "a row's id", ROW_ID),
-        "title": text_of(row.get("title"), "a row's title", ROW_TITLE),
+        "id": text_of(row.get("id"), "a row's id", ROW_ID, f"{at}.id"),
+        "title": text_of(row.get("title"), "a row's title", ROW_TITLE, f"{at}.title"),
     }
-    more = optional(row.get("description"), "a row's description", ROW_DESCRIPTION)
+    told = row.get("description")
+    more = optional(told, "a row's description", ROW_DESCRIPTION, f"{at}.description")
     return made if more is None else {**made, "description": more}
+
+
+def _placed(
+    given: Sequence[Mapping[str, Any]], field: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each with its field."""
+    return ((f"{field}.{number}", each) for number, each in enumerate(given))

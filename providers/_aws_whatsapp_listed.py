@@ -44,8 +44,8 @@ class Listed:
     timeout: float
     known: dict[str, Words] = field(default_factory=dict)  # by Meta's id
 
-    async def templates(self) -> Sequence[VendorTemplate]:
-        """Every template, at most 1,000.
+    async def templates(self, anew: str = "") -> Sequence[VendorTemplate]:
+        """Every template, at most 1,000; of the one named `anew` with its words as they are now.
 
         Raises:
             ProviderError: AWS does not list them; that it does not tell words is no error.
@@ -59,6 +59,9 @@ class Listed:
                 break
             asked = {"id": self.account, "nextToken": token}
         found = found[:TEMPLATES]
+        for one in found:
+            if one.name == anew:
+                self.known.pop(one.id or "", None)
         await self._read(found, clock() + (ends - clock()) / 2)
         return [self._worded(each) for each in found]
 

@@ -58,7 +58,7 @@ def written(message: OutboundMessage, file: str | None = None) -> bytes:
     kind = kind_of(message)
     maker = MAKERS.get(kind)
     if maker is None:
-        raise refused(f"no {kind} messages", "type")
+        raise refused(f"no {kind} messages", "type", field="type")
     made = {
         **PRODUCT,
         "recipient_type": "individual",
@@ -86,7 +86,7 @@ def encoded(made: Made) -> bytes:
     except ValueError:  # half a surrogate pair is one, too
         data = b""
     if not data:
-        raise refused("a character or number that no wire carries", "text")
+        raise refused("a character or number that no wire carries", "text", field="body")
     if len(data) > LARGEST:
         raise refused(f"a message may have {LARGEST} bytes", "too_long")
     return data
@@ -96,26 +96,29 @@ def _context(message: OutboundMessage, kind: MessageType) -> dict[str, Any]:
     if message.reply_to is None:
         return {}
     if kind is MessageType.REACTION:
-        raise refused("a reaction names its message in content.target, not in reply_to", "reply_to")
-    return {"context": {"message_id": text_of(message.reply_to, "reply_to", REFERENCE)}}
+        text = "a reaction names its message in content.target, not in reply_to"
+        raise refused(text, "reply_to", field="reply_to")
+    said_as = text_of(message.reply_to, "reply_to", REFERENCE, "reply_to")
+    return {"context": {"message_id": said_as}}
 
 
 def _text(message: OutboundMessage, file: str | None) -> Made:
-    body = text_of(message.body, "the body", TEXT)
+    body = text_of(message.body, "the body", TEXT, "body")
     return {"preview_url": message.content.get("preview_url") is True, "body": body}
 
 
 def _file(message: OutboundMessage, file: str | None) -> Made:
     if file is None:
-        raise refused(f"a file is needed for the type {message.type}", "media")
+        raise refused(f"a file is needed for the type {message.type}", "media", field="media")
     made = {"id": file}
     if message.type in CAPTIONED:
-        if caption := optional(message.body, "a caption", CAPTION):
+        if caption := optional(message.body, "a caption", CAPTION, "body"):
             made["caption"] = caption
         if message.type is MessageType.DOCUMENT:
             made["filename"] = filename(message)
     elif message.body:
-        raise refused(f"{message.type} messages have no caption: send the text by itself", "body")
+        text = f"{message.type} messages have no caption: send the text by itself"
+        raise refused(text, "body", field="body")
     return made
 
 
@@ -145,8 +148,9 @@ def _location(message: OutboundMessage, file: str | None) -> Made:
         "latitude": degrees(content.get("latitude"), "latitude", 90),
         "longitude": degrees(content.get("longitude"), "longitude", 180),
     }
-    name = optional(content.get("name") or message.body, "content.name", PLACE)
-    address = optional(content.get("address"), "content.address", PLACE)
+    named, field = content.get("name"), "content.name"
+    name = optional(named or message.body, field, PLACE, field if named else "body")
+    address = optional(content.get("address"), "content.address", PLACE, "content.address")
     return {**made, **({"name": name} if name else {}), **({"address": address} if address else {})}
 
 
@@ -154,39 +158,45 @@ def degrees(value: object, what: str, most: int) -> float:
     """A part of a place on the earth."""
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= most
     if not fits:
-        raise refused(f"content.{what} must be a number from -{most} to {most}")
+        text = f"content.{what} must be a number from -{most} to {most}"
+        raise refused(text, field=f"content.{what}")
     return value  # type: ignore[return-value]
 
 
 def _contacts(message: OutboundMessage, file: str | None) -> list[Made]:
     given = members(message.content.get("contacts"), "content.contacts", CONTACTS)
-    return [_contact(each) for each in given]
+    return [_contact(each, f"content.contacts.{number}") for number, each in enumerate(given)]
 
 
-def _contact(contact: Made) -> Made:
+def _contact(contact: Made, at: str) -> Made:
     """ "Contacts Messages": beside the formatted name a part of it is needed."""
     given = contact.get("name")
     if isinstance(given, str):
         given = {"formatted_name": given}
     if not isinstance(given, Mapping):
-        raise refused("a contact's name is needed: {formatted_name, first_name, …}")
-    whole = text_of(given.get("formatted_name"), "a contact's formatted_name", NAME)
+        raise refused(
+            "a contact's name is needed: {formatted_name, first_name, …}", field=f"{at}.name"
+        )
+    told, field = given.get("formatted_name"), f"{at}.name.formatted_name"
+    whole = text_of(told, "a contact's formatted_name", NAME, field)
     parts = given.keys() - {"formatted_name"}
     return {**contact, "name": dict(given) if parts else {**given, "first_name": whole}}
 
 
 def _reaction(message: OutboundMessage, file: str | None) -> Made:
     content = message.content
-    target = text_of(content.get("target"), "content.target", REFERENCE)
+    target = text_of(content.get("target"), "content.target", REFERENCE, "content.target")
     emoji = "" if content.get("removed") is True else content.get("emoji")
     if not isinstance(emoji, str) or len(emoji) > EMOJI:
-        raise refused("content.emoji must be an emoji, or empty to take one away")
+        text = "content.emoji must be an emoji, or empty to take one away"
+        raise refused(text, field="content.emoji")
     return {"message_id": target, "emoji": emoji}
 
 
 def _template(message: OutboundMessage, file: str | None) -> Made:
     if message.template is None:
-        raise refused("a template is needed for the type template", "template")
+        text = "a template is needed for the type template"
+        raise refused(text, "template", field="template")
     return template(message.template, _above(message, file))
 
 

@@ -60,9 +60,21 @@ def _address(text: str) -> str | None:
 def needs_utf8(message: OutboundMessage) -> bool:
     """Whether an address of an email, in its envelope or in its headers, can only be written where
     internationalised mail is taken."""
+    return beyond_ascii(message) is not None
+
+
+def beyond_ascii(message: OutboundMessage) -> str | None:
+    """The field of the first such address."""
     parts = message.email or OutboundEmail()
-    ours = (message.sender.address or "", parts.reply_to or "")
-    return not all(each.isascii() for each in (message.to, *parts.cc, *parts.bcc, *ours))
+    named = {
+        "to": (message.to,),
+        "email.cc": parts.cc,
+        "email.bcc": parts.bcc,
+        "from": (message.sender.address or "",),
+        "email.reply_to": (parts.reply_to or "",),
+    }
+    found = (name for name, each in named.items() if not all(one.isascii() for one in each))
+    return next(found, None)
 
 
 def bounced_by(message: OutboundMessage, vendor: str) -> None:
@@ -71,5 +83,8 @@ def bounced_by(message: OutboundMessage, vendor: str) -> None:
     Raises:
         Unsupported: one is internationalised.
     """
-    if needs_utf8(message):
-        raise Unsupported(f"{vendor}: no addresses beyond ASCII before the @", code="smtputf8")
+    field = beyond_ascii(message)
+    if field is not None:
+        raise Unsupported(
+            f"{vendor}: no addresses beyond ASCII before the @", code="smtputf8", field="to"
+        )

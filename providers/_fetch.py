@@ -64,9 +64,11 @@ def refusal(status: int, *, ours: bool) -> ProviderError:
     return Rejected("the file cannot be had", code=code)
 
 
-def too_large(limit: int) -> Rejected:
-    """The refusal of a file that is larger than allowed."""
-    return Rejected(f"the file is larger than {limit} bytes", code=TOO_LARGE)
+def too_large(limit: int, size: int | None = None) -> Rejected:
+    """The refusal of a file that is larger than allowed; `size` where it is known."""
+    error = Rejected(f"the file is larger than {limit} bytes", code=TOO_LARGE)
+    error.size = size
+    return error
 
 
 async def fetch(url: str, *, limit: int, timeout: float, hops: int = HOPS) -> FetchedMedia:
@@ -146,7 +148,7 @@ async def _file(response: ClientResponse, limit: int) -> FetchedMedia:
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Rejected("the file is compressed, which nobody asked for", code="encoded")
     if (response.content_length or 0) > limit:
-        raise too_large(limit)
+        raise too_large(limit, response.content_length)
     data = bytearray()
     while piece := await response.content.readany():
         data += piece

@@ -21,6 +21,9 @@ STICKER = "image/webp"  # "WhatsApp media messages": what shows as a sticker
 CONTENT = re.compile(r"HX[0-9a-fA-F]{32}")
 VARIABLES = 100
 VARIABLE_LIMIT = 1600
+# The field that a refusal is about, by its code.
+AT = {name: name for name in ("type", "html", "media", "reply_to", "template")}
+AT |= {"21617": "body", "empty": "body"}
 
 CAPABILITIES = Capabilities(
     channels=frozenset(MEDIA_LIMIT),
@@ -75,8 +78,10 @@ def check(message: OutboundMessage) -> None:
         raise _refused("a template is needed for the type template", "template")
 
 
-def _refused(text: str, code: str) -> Unsupported:
-    return Unsupported(f"Twilio: {text}", code=code)
+def _refused(text: str, code: str, field: str | None = None) -> Unsupported:
+    return Unsupported(
+        f"Twilio: {text}", code=code, field=AT.get(code, "") if field is None else field
+    )
 
 
 def _no_type(message: OutboundMessage) -> str:
@@ -98,14 +103,15 @@ def fields(message: OutboundMessage, callback: str | None) -> dict[str, Any]:
         "to": prefix + message.to.removeprefix(prefix),
         "messaging_service_sid": sender.pool or None,
         "from_": prefix + sender.address.removeprefix(prefix) if sender.address else None,
-        **_said(message),
+        **said(message),
         "status_callback": callback,
         "validity_period": _validity(message.validity),
     }
     return {name: value for name, value in made.items() if value is not None}
 
 
-def _said(message: OutboundMessage) -> dict[str, Any]:
+def said(message: OutboundMessage) -> dict[str, Any]:
+    """What a message that was checked says."""
     if message.template is not None:
         return _content(message, message.template)
     if message.type is MessageType.LOCATION:
@@ -120,7 +126,9 @@ def _content(message: OutboundMessage, template: Mapping[str, Any]) -> dict[str,
     """A content template: its words and files are Twilio's, and the body is for our own reading."""
     sid = str(template.get("name") or "")
     if not CONTENT.fullmatch(sid):
-        raise _refused("a template's name is its ContentSid, HX and 32 characters", "template")
+        raise _refused(
+            "a template's name is its ContentSid, HX and 32 characters", "template", "template.name"
+        )
     if message.media:
         raise _refused("the file of a content template is one of its variables", "media")
     variables = _variables(template.get("variables"))
@@ -135,15 +143,16 @@ def _variables(given: object) -> dict[str, str]:
     if given is None:
         return {}
     if not isinstance(given, Mapping) or len(given) > VARIABLES:
-        raise _refused(f"template.variables has at most {VARIABLES} members", "template")
-    return {str(name): _text(value) for name, value in given.items()}
+        text = f"template.variables has at most {VARIABLES} members"
+        raise _refused(text, "template", "template.variables")
+    return {str(name): _text(value, str(name)) for name, value in given.items()}
 
 
-def _text(value: object) -> str:
+def _text(value: object, name: str) -> str:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (number or isinstance(value, str)) or len(str(value)) > VARIABLE_LIMIT:
         text = f"a variable of a template is text of at most {VARIABLE_LIMIT} characters"
-        raise _refused(text, "template")
+        raise _refused(text, "template", f"template.variables.{name[:40]}")
     return str(value)
 
 
@@ -164,7 +173,9 @@ def _degrees(content: Mapping[str, Any], name: str, most: int) -> float:
     value = content.get(name)
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= most
     if not fits:
-        raise _refused(f"content.{name} must be a number from -{most} to {most}", "content")
+        raise _refused(
+            f"content.{name} must be a number from -{most} to {most}", "content", f"content.{name}"
+        )
     return value  # type: ignore[return-value]
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from gateway.domain import (
+    LARGEST_EMAIL,
     Capabilities,
     Channel,
     Connection,
@@ -25,6 +26,7 @@ from gateway.domain import (
     OutboundMessage,
     Receipt,
     Sender,
+    VendorTemplate,
 )
 from gateway.errors import Ambiguous, ProviderError, SenderRefused, SettingsError, Unsupported
 from providers import _aws_ses_setup
@@ -32,6 +34,7 @@ from providers._aws import SEATS, Aws, AwsAccount
 from providers._aws_ses_setup import Account, Identity
 from providers._aws_ses_tables import SEND
 from providers._email import (
+    AT,
     ONE_CLICK,
     Attachment,
     attachments,
@@ -45,7 +48,7 @@ from providers._email import (
 from providers._email_addresses import bounced_by, one_line, our_address
 
 TENANT = "default"
-LARGEST = 25 * 1024 * 1024  # bytes of files; SES takes 40 MB, and base64 adds a third
+LARGEST = LARGEST_EMAIL  # SES takes 40 MB, and base64 adds a third
 # "SendEmail", MessageId; "MessageTag", Name and Value; "MessageHeader", Value
 MESSAGE_ID = re.compile(r"[A-Za-z0-9_.@-]{1,200}")
 PRINTABLE = re.compile(r"[ -~]{0,870}")
@@ -170,6 +173,10 @@ class AwsSes:
             del fields["ReplyToAddresses"]  # it stands in the headers
         return {name: value for name, value in fields.items() if value}
 
+    def foresee(self, message: OutboundMessage, listed: Sequence[VendorTemplate]) -> None:
+        """Refuses what SES could never take."""
+        check(message)
+
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Looks at the account and the sender, for `gateway doctor`."""
         told = self._settings
@@ -203,7 +210,7 @@ def check(message: OutboundMessage) -> None:
     )
     for refused, code, text in refusals:
         if refused:
-            raise Unsupported(f"SES: {text}", code=code)
+            raise Unsupported(f"SES: {text}", code=code, field=AT.get(code, ""))
     bounced_by(message, "SES")
 
 

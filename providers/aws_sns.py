@@ -25,6 +25,7 @@ from gateway.domain import (
     OutboundMessage,
     Receipt,
     Sender,
+    VendorTemplate,
 )
 from gateway.errors import Ambiguous, Unsupported
 from providers import _aws_bucket, _aws_setup
@@ -50,6 +51,9 @@ ANY = "aws"
 NO_SENDER = "no such sender: use a number, or 3 to 11 letters, digits and hyphens"
 FILES = frozenset({MessageType.IMAGE, MessageType.AUDIO, MessageType.VIDEO, MessageType.DOCUMENT})
 SMS = frozenset({Channel.SMS})
+# The field that a refusal is about, by its code.
+AT = {name: name for name in ("template", "html", "type", "media")}
+AT |= dict.fromkeys(("empty", "text", "too_long"), "body")
 
 
 def normalised(value: object) -> object:
@@ -209,6 +213,10 @@ class AwsSns:
             lambda _: receipt(method(**fields)), tables, within=ends - clock()
         )
 
+    def foresee(self, message: OutboundMessage, listed: Sequence[VendorTemplate]) -> None:
+        """Refuses what AWS's limits forbid."""
+        self._check(message)
+
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Looks at the account, its limits, its bucket and where its topics post."""
         found = await _aws_setup.check(self._aws, self._sms(), webhook_url)
@@ -259,7 +267,7 @@ class AwsSns:
         )  # fmt: skip
         for refused, code, text in refusals:
             if refused:
-                raise Unsupported(f"AWS: {text}", code=code)
+                raise Unsupported(f"AWS: {text}", code=code, field=AT.get(code, ""))
 
     def _reads(self, message: OutboundMessage) -> bool:
         bucket = self._bucket

@@ -33,6 +33,7 @@ from providers._aws_whatsapp_listed import Listed
 from providers._aws_whatsapp_media import Inbox
 from providers._aws_whatsapp_objects import FILES, HEADED, file_kind, kind_of, seen, written
 from providers._aws_whatsapp_tables import SOCIAL, TAKEN
+from providers._aws_whatsapp_template import fits
 
 # "SendWhatsAppMessage": originationPhoneNumberId, metaApiVersion; "ListWhatsAppMessageTemplates"
 NUMBER_ID = re.compile(
@@ -48,6 +49,7 @@ MEDIA_ID = re.compile(r"[A-Za-z0-9]{1,100}")
 
 TENANT = "default"
 WHATSAPP = frozenset({Channel.WHATSAPP})
+AT = {"html": "html", "media": "media"}  # the field that a refusal is about
 TYPES = frozenset(
     {
         MessageType.TEXT,
@@ -221,6 +223,12 @@ class AwsWhatsapp:
                 self._beside(self._forgotten(file, number))  # the answer does not wait for it
             raise
 
+    def foresee(self, message: OutboundMessage, listed: Sequence[VendorTemplate]) -> None:
+        """Refuses what WhatsApp's limits forbid, and variables that a listed template has not."""
+        self._checked(message)
+        if message.template is not None:
+            fits(message.template, listed)
+
     async def fetch_media(self, reference: str, limit: int) -> FetchedMedia:
         """Fetches a file that a person sent, by way of the bucket."""
         if self._inbox is None:
@@ -234,12 +242,12 @@ class AwsWhatsapp:
         data = seen(provider_message_id, typing=typing)
         await self._aws.call(lambda _: self._sent(data, self._number(ours)), SOCIAL)
 
-    async def templates(self) -> Sequence[VendorTemplate]:
+    async def templates(self, anew: str = "") -> Sequence[VendorTemplate]:
         """The templates of the business account, with their words as far as AWS tells them."""
         if not self._listed.account:
             text = "templates are listed once AWS_WHATSAPP_BUSINESS_ACCOUNT_ID is set"
             raise Unsupported(f"AWS: {text}", code="templates")
-        return await self._listed.templates()
+        return await self._listed.templates(anew)
 
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Looks at the number, at where its account tells what comes in, and at the bucket."""
@@ -285,7 +293,7 @@ class AwsWhatsapp:
         )
         for refused, code, text in refusals:
             if refused:
-                raise Unsupported(f"AWS: {text}", code=code)
+                raise Unsupported(f"AWS: {text}", code=code, field=AT.get(code, ""))
         return written(message, "0" if count else None)
 
     def _reads(self, message: OutboundMessage) -> bool:

@@ -27,10 +27,12 @@ from gateway.domain import (
     OutboundMessage,
     Receipt,
     Sender,
+    VendorTemplate,
 )
 from gateway.errors import SettingsError, Unsupported
 from providers import _sendgrid_setup
 from providers._email import (
+    AT,
     ONE_CLICK,
     Attachment,
     attachments,
@@ -129,16 +131,20 @@ class Sendgrid:
         check(message)
         clock = asyncio.get_running_loop().time
         ends = clock() + self._timeout
-        attached = await attachments(message, limit=LARGEST, within=self._timeout / 2)
-        body = json.dumps(self._mail(message, attached), ensure_ascii=True).encode("ascii")
+        body = await self._body(message)
         answer = await self._http.request(
             "POST",
             f"{self._settings.api_url}/v3/mail/send",
             headers=self._headers,
             data=body,
-            timeout=self._timeout if not attached else max(ends - clock(), 0.1),
+            timeout=self._timeout if not files(message) else max(ends - clock(), 0.1),
         )
         return receipt(answer)
+
+    async def _body(self, message: OutboundMessage) -> bytes:
+        """What is posted; the files are not kept beside it while it is on its way."""
+        attached = await attachments(message, limit=LARGEST, within=self._timeout / 2)
+        return json.dumps(self._mail(message, attached), ensure_ascii=True).encode("ascii")
 
     def _mail(self, message: OutboundMessage, attached: Sequence[Attachment]) -> dict[str, Any]:
         """ "Mail Send", the body."""
@@ -156,6 +162,10 @@ class Sendgrid:
             "custom_args": {"attempt_id": message.attempt_id, "message_id": message.message_id},
         }
         return {name: value for name, value in fields.items() if value}
+
+    def foresee(self, message: OutboundMessage, listed: Sequence[VendorTemplate]) -> None:
+        """Refuses what SendGrid could never take."""
+        check(message)
 
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Asks what the key may do and what is left of the plan, for `gateway doctor`."""
@@ -185,7 +195,7 @@ def check(message: OutboundMessage) -> None:
     )
     for refused, code, text in refusals:
         if refused:
-            raise Unsupported(f"SendGrid: {text}", code=code)
+            raise Unsupported(f"SendGrid: {text}", code=code, field=AT.get(code, ""))
     bounced_by(message, "SendGrid")
 
 

@@ -26,9 +26,10 @@ from gateway.domain import (
     OutboundMessage,
     Receipt,
     Sender,
+    VendorTemplate,
 )
 from gateway.errors import Ambiguous, ProviderError, SettingsError, Unreachable, Unsupported
-from providers._email import attachments, composed, files, storable
+from providers._email import AT, attachments, composed, files, storable
 from providers._email_addresses import needs_utf8, one_line, our_address
 from providers._smtp_answers import TO
 from providers._smtp_wire import Letter, Server, Stage, Wire
@@ -156,11 +157,14 @@ class Smtp:
         self._check(message)
         clock = asyncio.get_running_loop().time
         ends = clock() + self._timeout
+        letter = self._letter(message, await self._written(message))
+        return await self._handed(letter, message, max(ends - clock(), 0.1))
+
+    async def _written(self, message: OutboundMessage) -> bytes:
+        """The email; its files are not kept beside it while it is handed in."""
         attached = await attachments(message, limit=LARGEST, within=self._timeout / 2)
         name = self._settings.from_name
-        data = await composed(message, attached, from_name=name, utf8=needs_utf8(message))
-        letter = self._letter(message, data)
-        return await self._handed(letter, message, max(ends - clock(), 0.1))
+        return await composed(message, attached, from_name=name, utf8=needs_utf8(message))
 
     async def _handed(self, letter: Letter, message: OutboundMessage, within: float) -> Receipt:
         begun = Stage()
@@ -198,7 +202,11 @@ class Smtp:
         )
         for refused, code, text in refusals:
             if refused:
-                raise Unsupported(f"SMTP: {text}", code=code)
+                raise Unsupported(f"SMTP: {text}", code=code, field=AT.get(code, ""))
+
+    def foresee(self, message: OutboundMessage, listed: Sequence[VendorTemplate]) -> None:
+        """Refuses what the server could never take."""
+        self._check(message)
 
     async def check(self, webhook_url: str) -> Sequence[Finding]:
         """Connects and logs in, for `gateway doctor`; sends nothing."""

@@ -45,7 +45,7 @@ from gateway.errors import (
 from providers import _twilio_content, _twilio_lookup, _twilio_setup
 from providers._fetch import HOPS, REDIRECTS, described, fetch, refusal, too_large
 from providers._twilio_answers import judge, receipt
-from providers._twilio_message import CAPABILITIES, check, fields
+from providers._twilio_message import CAPABILITIES, check, fields, said
 
 if TYPE_CHECKING:
     from providers._http import Http
@@ -185,6 +185,12 @@ class Twilio:
             failure = Ambiguous(f"the SDK failed ({type(error).__name__})", code="sdk")
         raise failure
 
+    def foresee(self, message: OutboundMessage, listed: Sequence[VendorTemplate]) -> None:
+        """Refuses what Twilio's limits forbid. A list of content templates proves nothing: what is
+        left open of one has a default there ("Using Variables with Content Templates")."""
+        check(message)
+        said(message)
+
     async def fetch_media(self, reference: str, limit: int) -> FetchedMedia:
         """Fetches a file of an inbound message: from the API, or from where the API sends us.
 
@@ -240,7 +246,7 @@ class Twilio:
             raise Unsupported("Twilio: marks as read only with a typing indicator", code="read")
         await _twilio_content.typing(self._desk(), provider_message_id)
 
-    async def templates(self) -> Sequence[VendorTemplate]:
+    async def templates(self, anew: str = "") -> Sequence[VendorTemplate]:
         """The account's content templates."""
         return await _twilio_content.templates(self._desk())
 

@@ -44,7 +44,7 @@ class Mailbox:
     seen: list[Envelope] = field(default_factory=list)  # whole, with or without a yes
     connections: int = 0
     logins: int = 0
-    released: Event = field(default_factory=Event)
+    shut: Event = field(default_factory=Event)  # while it is set, nothing is answered
     port: int = 0
 
     @property
@@ -82,6 +82,8 @@ class Mailbox:
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         self.seen.append(envelope)
+        while self.shut.is_set():
+            await asyncio.sleep(0.005)
         answer = self.next("message")
         if answer is End.AFTER_DOT:
             assert server.transport is not None

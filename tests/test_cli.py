@@ -136,6 +136,15 @@ def _fetched(served: Served, url: str) -> bytes | None:
     return answer.content if answer.status_code == 200 else None
 
 
+def test_somebody_writes_an_email_by_inbound_parse(served: Served) -> None:
+    email = ("simulate", "inbound", "--channel", "email", "--to", "shop@example.com")
+    done = served.desk.run(*email, "--provider", "sendgrid_inbound", "--body", "hi there")
+    assert done.code == 0, done.err
+    message = served.api.message(done.field("id"))
+    assert (message["provider"], message["body"].strip()) == ("sendgrid_inbound", "hi there")
+    assert message["provider_message_id"] == message["email"]["message_id"]
+
+
 def test_a_button_in_an_sms_and_nothing_at_all_are_wrong_usage(desk: Desk) -> None:
     assert desk.run("simulate", "inbound", "--button", "Yes").code == 2
     nothing = desk.run("simulate", "inbound")

@@ -187,6 +187,56 @@ def test_an_asynchronous_bounce_without_an_id_finds_its_email(
     client.until(again["id"], "rejected")
 
 
+def test_whom_sendgrid_has_on_its_lists_is_suppressed_here_too(
+    client: Client, amazon: LoopbackVendor
+) -> None:
+    amazon.stop()
+    for number, (reason, why) in enumerate((
+        ("Bounced Address", "bounce"),
+        ("Spam Reporting Address", "complaint"),
+        ("Unsubscribed Address", "unsubscribe"),
+        ("Invalid", "bounce"),
+        ("Spam Content", None),
+        ("Recipient List over Package Quota", None),
+    )):  # fmt: skip
+        to, copied = f"p{number}@example.com", f"copy{number}@example.com"
+        done, attempt = mailed(client, "sendgrid", to=to, email={"cc": [copied]})
+        known = {"reason": reason, "attempt_id": attempt["id"], "sg_message_id": None}
+        told = [
+            event("dropped", 2 * number + n, email=email, **known)
+            for n, email in enumerate((to, copied))
+        ]
+        with following(client) as stream:
+            assert post(client, batch(*told, at=now())) == 204
+            failed = client.until(done["id"], "failed")
+            assert failed["error"]["message"] == reason
+            for address in (to, copied):
+                found = client.call("GET", f"/api/suppressions/{address}")
+                if why is None:
+                    assert found.status_code == 404
+                    continue
+                row = found.json()
+                assert (row["reason"], row["source"]) == (why, "vendor")
+                assert (row["message_id"], row["attempt_id"]) == (done["id"], attempt["id"])
+            if why is not None:
+                assert refused(client, to)[0] == "rejected"
+                eventually(lambda: "message.rejected" in stream.types())
+            # The complaint was about an earlier email, so this one's event is that it failed.
+            assert not {"message.complained", "message.unsubscribed"} & {*stream.types()}
+
+
+def test_a_suppression_names_the_email_by_the_vendors_id_alone(
+    client: Client, amazon: LoopbackVendor
+) -> None:
+    amazon.stop()
+    done, attempt = mailed(client, "sendgrid")
+    known = {"sg_message_id": f"{done['provider_message_id']}.filter0001.1.0", "attempt_id": None}
+    assert post(client, batch(event("spamreport", 1, **known), at=now())) == 204
+    (row,) = client.get("/api/suppressions")["items"]
+    assert row["reason"] == "complaint"
+    assert (row["message_id"], row["attempt_id"]) == (done["id"], attempt["id"])
+
+
 def test_what_is_not_signed_by_sendgrid_changes_nothing(
     client: Client, amazon: LoopbackVendor
 ) -> None:

@@ -268,6 +268,42 @@ def states(store: Store) -> set[str]:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("only", [True, False])
+async def test_what_a_killed_process_was_reading_is_read_at_once_if_nobody_else_can_be(
+    store: Store, tmp_path: Path, only: bool
+) -> None:
+    hook = SendgridInboundWebhook(
+        SendgridInboundWebhook.Settings.model_validate({"SENDGRID_INBOUND_SECRET": SECRET}),
+        connection=CONNECTION.id,
+    )
+    inbound = Inbound(store.batcher, {CONNECTION.id: CONNECTION})
+    reader = Reader(store.database)
+    worker = MailWorker(
+        store.batcher, reader, {hook.name: hook}, inbound, Folder(tmp_path), only_process=only
+    )
+    store.batcher.start()
+    try:
+        for name in ("begun", "blamed", "new"):
+            request = posted(form(fields(email=mail(name).as_bytes())))
+            await inbound.receive(hook, await hook.verify(request))
+        leased = "UPDATE inbox SET due_at = due_at + 50000, tries = ? WHERE id = ?"
+        ids = [row.id for row in store.rows("SELECT id FROM inbox ORDER BY id")]
+        for id_, tries in zip(ids, (1, 3), strict=False):
+            store.change(leased, tries, id_)
+        worker.rounds.start()
+        wanted = {"begun", "new"} if only else {"new"}
+        async with asyncio.timeout(30):
+            while store.count("messages") < len(wanted):
+                await asyncio.sleep(0.02)
+    finally:
+        await worker.stop()
+        await store.batcher.stop()
+        reader.close()
+    said = {row.body.strip() for row in store.rows("SELECT body FROM messages")}
+    assert said == wanted
+
+
+@pytest.mark.anyio
 async def test_an_email_that_nobody_can_read_is_kept_and_the_next_one_comes_past_it(
     store: Store, tmp_path: Path
 ) -> None:

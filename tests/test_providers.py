@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from gateway.domain import Capabilities, MediaFetcher, OutboundMessage, Provider, Receipt, Status
+from gateway.domain import (
+    Capabilities,
+    Foresees,
+    MediaFetcher,
+    OutboundMessage,
+    Provider,
+    Receipt,
+    Status,
+)
 from gateway.errors import (
     AccountRefused,
     Ambiguous,
@@ -148,6 +156,25 @@ async def test_what_it_cannot_do_never_reaches_the_wire(
         failed = await error_from(made, usual(entry, **case["message"]))
     assert (type(failed), failed.code) == (Unsupported, case["unsupported"])
     assert (vendor.count, vendor.connections) == (0, 0)
+
+
+@pytest.mark.parametrize(("entry", "case"), cases("unsupported"))
+async def test_what_it_cannot_do_is_foreseen_with_the_field_at_fault(
+    entry: Setup, case: dict[str, Any]
+) -> None:
+    async with provider(entry, "http://127.0.0.1:9") as made:
+        assert isinstance(made, Foresees)
+        with pytest.raises(Unsupported) as caught:
+            made.foresee(usual(entry, **case["message"]), ())
+    assert caught.value.code == case["unsupported"]
+    assert bool(caught.value.field) is (caught.value.code not in ("channel", "sender"))
+
+
+@pytest.mark.parametrize(("entry", "case"), cases("form", "json"))
+async def test_what_it_sends_is_not_refused_beforehand(entry: Setup, case: dict[str, Any]) -> None:
+    async with provider(entry, "http://127.0.0.1:9") as made:
+        assert isinstance(made, Foresees)
+        made.foresee(usual(entry, **case["message"]), ())
 
 
 @pytest.mark.parametrize(("entry", "case"), cases("form", "json"))

@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 
 from gateway.breaker import Sign, sign_of
-from gateway.domain import Channel, MessageType, OutboundEmail, OutboundMessage, Sender
+from gateway.domain import (
+    Channel,
+    MessageType,
+    OutboundEmail,
+    OutboundMedia,
+    OutboundMessage,
+    Sender,
+)
 from gateway.errors import (
     AccountRefused,
     Ambiguous,
@@ -140,6 +147,25 @@ async def test_dots_neither_end_a_message_nor_get_lost(body: str) -> None:
     text = read(first.original_content).get_content()
     assert text.splitlines() == body.splitlines()
     assert read(second.original_content).get_content() == "text 2\n"
+
+
+async def test_files_of_any_length_arrive_as_they_are() -> None:
+    given = [bytes(range(256)) * 700, b"", b"x", b"y" * 57_000, b"z" * 57_001]
+
+    def kept(data: bytes) -> OutboundMedia:
+        async def read(most: int) -> bytes:
+            return data
+
+        return OutboundMedia(url="/api/media/med_1", content_type="text/plain", read=read)
+
+    with smtp_server() as box:
+        async with smtp(box.port) as provider:
+            await provider.send(mail(email={"attachments": tuple(map(kept, given))}))
+    (envelope,) = box.taken
+    assert isinstance(envelope.original_content, bytes)
+    parts = read(envelope.original_content).iter_attachments()
+    assert [part.get_payload(decode=True) for part in parts] == given
+    assert max(map(len, envelope.original_content.split(b"\r\n"))) <= 80
 
 
 async def test_a_connection_is_used_again_and_lost_ones_are_made_anew() -> None:

@@ -61,14 +61,16 @@ DONE: Mapping[str, str] = {
     "group_unsubscribe": "unsubscribed",  # of one group: a doubt ends in a block
     "group_resubscribe": "resubscribed",
 }
-# "dropped", reason: what SendGrid keeps lists of, and therefore does not send.
-DROPPED: Mapping[str, tuple[str, str]] = {
-    "bounced address": ("dropped:bounced", "rejected"),
-    "unsubscribed address": ("dropped:unsubscribed", "opted_out"),
-    "spam reporting address": ("dropped:spam_report", "opted_out"),
-    "invalid": ("dropped:invalid", "rejected"),
-    "spam content": ("dropped:content", "rejected"),
+# "dropped", reason: what SendGrid keeps lists of, and therefore does not send; and what it says of
+# the person, on the same lists, which an earlier email brought them to ("Suppressions").
+DROPPED: Mapping[str, tuple[str, str, str | None]] = {
+    "bounced address": ("dropped:bounced", "rejected", "bounced"),
+    "unsubscribed address": ("dropped:unsubscribed", "opted_out", "unsubscribed"),
+    "spam reporting address": ("dropped:spam_report", "rejected", "complained"),
+    "invalid": ("dropped:invalid", "rejected", "bounced"),
+    "spam content": ("dropped:content", "rejected", None),
 }
+UNLISTED = ("dropped", "rejected", None)
 
 
 class SendgridWebhookSettings(BaseModel):
@@ -251,6 +253,14 @@ def _state(word: str, facts: Mapping[str, Any], key: str, received_at: datetime)
     yield update
     if status is Status.BOUNCED:
         yield _engaged("bounced", facts, key, received_at)
+    listed = _dropped(facts)[2] if word == "dropped" else None
+    if listed is not None:
+        yield replace(_engaged(listed, facts, key, received_at), earlier=True)
+
+
+def _dropped(facts: Mapping[str, Any]) -> tuple[str, str, str | None]:
+    reason = facts.get("reason")
+    return DROPPED.get(reason.strip().lower() if isinstance(reason, str) else "", UNLISTED)
 
 
 def _engaged(kind: str, facts: Mapping[str, Any], key: str, received_at: datetime) -> Engagement:
@@ -275,7 +285,7 @@ def _error(word: str, facts: Mapping[str, Any]) -> VendorError | None:
     reason = facts.get("reason")
     text = clean(reason) if isinstance(reason, str) else None
     if word == "dropped":
-        code, kind = DROPPED.get((text or "").lower(), ("dropped", "rejected"))
+        code, kind, _ = _dropped(facts)
         return VendorError(code=code, message=text, reason=kind)
     if word != "bounce":
         return None

@@ -117,7 +117,9 @@ def report(api: Client, posted: Posted) -> None:
 
     complain(f"{posted.url} answered {posted.status}")
     kept = stored(api, posted)
-    if kept is None:
+    if kept is None and posted.provider_message_id is None:
+        say("The gateway has it: see `gateway inbox list`.")
+    elif kept is None:
         say(f"The gateway has it, with the vendor's id {posted.provider_message_id}.")
     else:
         show(kept)

@@ -7,6 +7,7 @@ import asyncio
 import mimetypes
 import secrets
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -91,7 +92,11 @@ class Vendor:
         return tuple(_file(store, path) for path in paths)
 
     def message(self, message: InboundMessage) -> Posted:
-        """Posts what a person said."""
+        """Posts what a person said; an email with a Message-ID, by which it is known afterwards
+        where its vendor has no id of its own."""
+        if message.channel is Channel.EMAIL and "message_id" not in message.email:
+            named = f"<{uuid.uuid4()}@simulated.invalid>"
+            message = replace(message, email={**message.email, "message_id": named})
         shared = message.channel in SHARED_ROUTES
         path = route(message.channel.value if shared else self.name)
         return self._post(Simulated(url=self._api.origin + path, message=message))
@@ -123,7 +128,7 @@ class Vendor:
         return Posted(
             status=answer.status_code,
             url=request.url,
-            provider_message_id=_identity(events),
+            provider_message_id=_identity(events) or _written(simulated),
             later=any(isinstance(event, Mail) for event in events),
         )
 
@@ -167,6 +172,11 @@ def _identity(events: Sequence[Event]) -> str | None:
         for event in events
     )
     return next((id_ for id_ in ids if id_), None)
+
+
+def _written(simulated: Simulated) -> str | None:
+    message = simulated.message
+    return str(message.email["message_id"]) if message and "message_id" in message.email else None
 
 
 def _file(store: SimulatedMedia, path: Path) -> MediaReference:

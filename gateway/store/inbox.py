@@ -126,7 +126,7 @@ def run(tx: Tx, items: Sequence[Delivery]) -> Sequence[Taken | Exception]:
             if isinstance(event, Notice)
         ],
     )
-    engagements.keep(
+    known = engagements.keep(
         tx,
         [
             (item.tenant_id, item.verified.connection, item.id, event)
@@ -135,7 +135,7 @@ def run(tx: Tx, items: Sequence[Delivery]) -> Sequence[Taken | Exception]:
             if isinstance(event, Engagement)
         ],
     )
-    opt_outs.apply(tx, [*_wishes(tx, heard), *_unsubscribed(tx, fresh)])
+    opt_outs.apply(tx, [*_wishes(tx, heard), *_unsubscribed(tx, fresh, known)])
     new = {id(item) for item in fresh}
     return [Taken(new=id(item) in new) for item in items]
 
@@ -283,7 +283,7 @@ def _wishes(tx: Tx, heard: Sequence[_New]) -> list[Word]:
     ]
 
 
-def _unsubscribed(tx: Tx, fresh: Sequence[Delivery]) -> list[Word]:
+def _unsubscribed(tx: Tx, fresh: Sequence[Delivery], known: engagements.Known) -> list[Word]:
     """What people told the vendor about it."""
     return [
         Word(
@@ -296,13 +296,15 @@ def _unsubscribed(tx: Tx, fresh: Sequence[Delivery]) -> list[Word]:
             said_at=_said_at(tx, item, event.occurred_at),
             detail=wish.said,
             connection=item.verified.connection,
-            attempt_id=event.attempt_id,
+            message_id=about[0],
+            attempt_id=event.attempt_id or about[1],
             inbox_id=item.id,
         )
         for item in fresh
         for event in item.events
         if isinstance(event, Engagement) and event.channel is not None and event.recipient
         if (wish := wish_of(event)) is not None
+        for about in (engagements.about(known, item.verified.connection, event),)
     ]
 
 

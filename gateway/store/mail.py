@@ -16,10 +16,13 @@ from gateway.store.tx import Tx
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Asks for emails to read; they are not given to anybody else for `lease` milliseconds."""
+    """Asks for emails to read; they are not given to anybody else for `lease` milliseconds.
+    `begun`: of those that were begun less often the leases are ended first, for whoever is the only
+    process and has just started. The others may be why the last one died, and wait."""
 
     limit: int
     lease: int
+    begun: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,12 @@ def want(tx: Tx, items: Sequence[Wanted]) -> Sequence[list[dict[str, Any]] | Exc
 
 
 def _want(tx: Tx, item: Wanted) -> list[dict[str, Any]]:
+    if item.begun:
+        tx.run(
+            "UPDATE inbox SET due_at = ? "
+            "WHERE state = 'pending' AND due_at > ? AND COALESCE(tries, 0) < ?",
+            (tx.now, tx.now, item.begun),
+        )
     skip = "FOR UPDATE SKIP LOCKED" if tx.postgres else ""
     rows = tx.run(
         "WITH free (one) AS MATERIALIZED ("

@@ -1,0 +1,147 @@
+"""What no vendor of a chain would take, known before anything is sent: as its adapter refuses by
+itself, or by the templates that it listed. Asks nobody, and lets pass what is not certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway import routing
+from gateway.domain import (
+    Foresees,
+    MessageType,
+    OutboundEmail,
+    OutboundMedia,
+    OutboundMessage,
+    Provider,
+    Sender,
+    VendorTemplate,
+)
+from gateway.drafts import Draft
+from gateway.errors import ProviderError, Unreachable, Unsupported
+from gateway.own_files import own_id
+from gateway.routing import Route
+from gateway.templates import Templates
+
+AT_THE_DOOR = "att_0000000000000000000000"  # as long as an attempt's own: none is made yet
+MOST = 3  # providers of a chain whose reasons are told
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why nobody would take a message, and in which field of it; `listed`: by what vendors said of
+    their templates, which may have changed meanwhile."""
+
+    field: str
+    text: str
+    listed: bool
+
+
+class Foresight:
+    """Asks the adapters what they know of their vendors."""
+
+    def __init__(self, providers: Mapping[str, Provider], templates: Templates) -> None:
+        self._seers = {n: one for n, one in providers.items() if isinstance(one, Foresees)}
+        self._templates = templates
+
+    def refusal(self, routes: Sequence[Route], message: OutboundMessage) -> Refusal | None:
+        """Why none of them would take it; None: one may."""
+        found: list[tuple[Unsupported, bool]] = []
+        for place, route in enumerate(routes):
+            asked = message if not place else _as_sent_by(route, message, routes)
+            error = self._refused(route, asked)
+            if error is None:
+                return None
+            found.append(error)
+        if not found:
+            return None
+        texts = dict.fromkeys(error.text for error, _ in found)
+        return Refusal(
+            found[0][0].field,
+            "; ".join([*texts][:MOST]),
+            any(listed for _, listed in found),
+        )
+
+    async def renewed(self, draft: Draft) -> None:
+        """Has vendors tell of a message's template again, unless they just did."""
+        await self._templates.anew(draft.channel, str((draft.template or {}).get("name", "")))
+
+    def _refused(self, route: Route, message: OutboundMessage) -> tuple[Unsupported, bool] | None:
+        seer = self._seers.get(route.name)
+        if seer is None:
+            return None
+        error = _error(seer, message, ())
+        if error is not None or message.template is None:
+            return None if error is None else (error, False)
+        error = _error(seer, message, self._templates.known(route.name))
+        return None if error is None else (error, True)
+
+
+def _error(
+    seer: Foresees, message: OutboundMessage, listed: Sequence[VendorTemplate]
+) -> Unsupported | None:
+    """What is certain: a refusal that names no field is about something else than the message."""
+    try:
+        seer.foresee(message, listed)
+    except Unsupported as error:
+        return error if error.field else None
+    except ProviderError:
+        return None
+    return None
+
+
+def _as_sent_by(route: Route, message: OutboundMessage, routes: Sequence[Route]) -> OutboundMessage:
+    sender = routing.sender_at(route, message.channel, message.sender.address, routes)
+    return replace(message, sender=sender)
+
+
+def foreseen(
+    draft: Draft,
+    kind: MessageType,
+    row: Mapping[str, Any],
+    email: Mapping[str, Any],
+    sender: Sender,
+) -> OutboundMessage:
+    """A message as a provider would be given it, as far as that is known when it is accepted."""
+    return OutboundMessage(
+        message_id=row["id"],
+        attempt_id=AT_THE_DOOR,
+        channel=draft.channel,
+        to=row["to_address"],
+        sender=sender,
+        type=kind,
+        body=draft.body,
+        content=draft.content,
+        media=tuple(_media(file) for file in draft.media),
+        reply_to=draft.reply_to,
+        template=draft.template,
+        subject=row["subject"],
+        html=draft.html,
+        email=_email(email) if email else None,
+    )
+
+
+def _email(parts: Mapping[str, Any]) -> OutboundEmail:
+    return OutboundEmail(
+        cc=tuple(parts.get("cc", ())),
+        bcc=tuple(parts.get("bcc", ())),
+        reply_to=parts.get("reply_to"),
+        attachments=tuple(_media(file) for file in parts.get("attachments", ())),
+    )
+
+
+def _media(file: Mapping[str, Any]) -> OutboundMedia:
+    url = str(file["url"])
+    return OutboundMedia(
+        url=url,
+        content_type=file.get("content_type"),
+        filename=file.get("filename"),
+        read=_later if own_id(url) else None,
+    )
+
+
+async def _later(most: int) -> bytes:
+    """The bytes of a file of ours, which nobody reads before it is sent."""
+    raise Unreachable(f"not one of {most} bytes is read before the sending", code="media")
