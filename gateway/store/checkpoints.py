@@ -68,10 +68,11 @@ class Checkpoints:
             self._changes = 0
             try:
                 connection = connection or self._opened()
-                self._moved(connection)
+                if not self._moved(connection):
+                    self._written.set()
             except sqlite3.Error as error:  # such as a full disk; the writer will meet it too
                 log.debug("no checkpoint: %s", error)
-                time.sleep(REST * 10)
+                self._written.set()
             time.sleep(REST)
         if connection is not None:
             connection.close()
@@ -81,8 +82,10 @@ class Checkpoints:
         connection.execute("PRAGMA synchronous=FULL")
         return connection
 
-    def _moved(self, connection: sqlite3.Connection) -> None:
+    def _moved(self, connection: sqlite3.Connection) -> bool:
+        """Whether all of the log is in the file: not what somebody reads a version before of."""
         for _ in range(PASSES):
-            busy, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if busy or moved >= pages:
-                return
+            _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if moved >= pages:
+                return True
+        return False

@@ -10,7 +10,7 @@ from gateway.store.batcher import Operation
 from gateway.store.tables import Base
 from gateway.store.tx import Tx
 
-CHANGED = 250  # rows, and half as many as there are, before a table is looked at again
+CHANGED = 250  # rows, and a third of all that there are, until a table is looked at again
 GROWN = 200_000  # rows of a table that is left to the database
 POLL = 5.0  # seconds
 
@@ -23,7 +23,7 @@ def refresh(tx: Tx, items: Sequence[None]) -> Sequence[bool | Exception]:
 def _refresh(tx: Tx) -> bool:
     rows = tx.run(
         "SELECT relname FROM pg_stat_user_tables WHERE schemaname = current_schema() "
-        "AND n_live_tup < ? AND n_mod_since_analyze > ? + n_live_tup / 2 "
+        "AND n_live_tup < ? AND n_mod_since_analyze > ? AND n_mod_since_analyze * 3 > n_live_tup "
         "ORDER BY n_mod_since_analyze DESC",
         (GROWN, CHANGED),
     ).fetchall()

@@ -127,10 +127,8 @@ class Tx:
         try:
             with self._driver.pipeline():
                 yield
-        except DBAPIError:
-            raise
-        except Exception as error:
-            raise self._translated("", error) from error
+        except self.connection.dialect.loaded_dbapi.Error as error:
+            raise self._translated("(several)", error) from error
 
     def _translated(self, sql: str, error: Exception) -> BaseException:
         dialect = self.connection.dialect
