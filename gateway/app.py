@@ -323,8 +323,10 @@ class Gateway:
         self.database.close()
 
     async def _refresh(self) -> bool:
-        """Has PostgreSQL look at a table that grows fast; whether there may be more."""
-        return await self.aside.submit(REFRESH, None)
+        """Has PostgreSQL look at tables that grow fast. There is no more of it at once: a role
+        that does not own them is not listened to."""
+        await self.aside.submit(REFRESH, None)
+        return False
 
     async def _prune(self) -> bool:
         """Takes a piece of what is old; whether there may be more."""

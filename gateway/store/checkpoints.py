@@ -32,6 +32,7 @@ class Checkpoints:
         self._ends = False
         self._counted = 0  # what the writing connection has told so far
         self._changes = 0
+        self._failing = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -70,8 +71,11 @@ class Checkpoints:
                 connection = connection or self._opened()
                 if not self._moved(connection):
                     self._written.set()
-            except sqlite3.Error as error:  # such as a full disk; the writer will meet it too
-                log.debug("no checkpoint: %s", error)
+                self._failing = False
+            except sqlite3.Error as error:  # such as a full disk: the log has it all meanwhile
+                level = logging.DEBUG if self._failing else logging.WARNING
+                log.log(level, "the log cannot be moved into the database: %s", error)
+                self._failing = True
                 self._written.set()
             time.sleep(REST)
         if connection is not None:

@@ -15,22 +15,22 @@ GROWN = 200_000  # rows of a table that is left to the database
 POLL = 5.0  # seconds
 
 
-def refresh(tx: Tx, items: Sequence[None]) -> Sequence[bool | Exception]:
-    """Has the table that changed most looked at. Says whether there was one."""
+def refresh(tx: Tx, items: Sequence[None]) -> Sequence[int | Exception]:
+    """Has the tables looked at that changed most of all; says how many there were. What another
+    process looks at in this moment is left to that."""
     return [_refresh(tx) for _ in items]
 
 
-def _refresh(tx: Tx) -> bool:
+def _refresh(tx: Tx) -> int:
     rows = tx.run(
         "SELECT relname FROM pg_stat_user_tables WHERE schemaname = current_schema() "
-        "AND n_live_tup < ? AND n_mod_since_analyze > ? AND n_mod_since_analyze * 3 > n_live_tup "
-        "ORDER BY n_mod_since_analyze DESC",
+        "AND n_live_tup < ? AND n_mod_since_analyze > ? AND n_mod_since_analyze * 3 > n_live_tup",
         (GROWN, CHANGED),
     ).fetchall()
-    ours = [row.relname for row in rows if row.relname in Base.metadata.tables]
+    ours = sorted(row.relname for row in rows if row.relname in Base.metadata.tables)
     if ours:
-        tx.run(f"ANALYZE (SKIP_LOCKED) {ours[0]}")
-    return bool(ours)
+        tx.run(f"ANALYZE (SKIP_LOCKED) {', '.join(ours)}")
+    return len(ours)
 
 
-REFRESH: Operation[None, bool] = Operation("statistics", 80, refresh, lambda tx, items: False)
+REFRESH: Operation[None, int] = Operation("statistics", 80, refresh, lambda tx, items: False)
