@@ -13,6 +13,7 @@ from gateway import emails
 from gateway.api import rehearsal
 from gateway.api.auth import header
 from gateway.api.context import Context
+from gateway.api.json_text import json_of
 from gateway.api.operation import PAGE, Choices, Operation
 from gateway.api.problems import Problem, not_found, unprocessable
 from gateway.api.reading import (
@@ -25,7 +26,6 @@ from gateway.api.reading import (
     id_of,
     in_order,
     is_id,
-    json_of,
     limit_of,
     moment_of,
     question_of,
