@@ -311,6 +311,7 @@ class Batcher:
                     raise _UnknownCommit(results, tx.topics) from error
                 raise
             self._said += tx.events
+            self.database.committed(tx)
             return results, tx.topics
 
     def _landed(self, operation: Operation[T, R], items: Sequence[T]) -> bool:

@@ -27,6 +27,7 @@ FEED_LOCK = 0x6D736777  # PostgreSQL's advisory lock around the feed's numbers
 MIGRATION_LOCK = FEED_LOCK + 1
 CHANNEL = "gateway"  # of LISTEN and NOTIFY
 TIMEOUT = 5  # seconds, of everything that waits for the database
+SEEN = 10_000  # tenants' providers that are remembered
 STARTING = 60  # seconds that a start waits for others that start
 
 
@@ -44,6 +45,7 @@ class Database:
         if self.dialect not in ("sqlite", "postgresql"):
             raise ValueError("DATABASE_URL must be a SQLite or a PostgreSQL URL")
         self._forgotten = 0  # how often
+        self._seen: dict[tuple[str, str], int] = {}  # written by the thread that commits
         self._writer = self._engine(2)
         self._reader = self._engine(readers, isolation_level="REPEATABLE READ")
         if self.sqlite:
@@ -144,9 +146,15 @@ class Database:
         return self._tx(connection)
 
     def _tx(self, connection: Connection) -> Tx:
-        tx = Tx(connection, self.dialect, 0, retry=self._retry)
+        tx = Tx(connection, self.dialect, 0, retry=self._retry, seen=self._seen)
         tx.now = int(tx.run(NOW[self.dialect]).scalar())
         return tx
+
+    def committed(self, tx: Tx) -> None:
+        """Remembers what need not be written again for a while."""
+        if len(self._seen) > SEEN:
+            self._seen.clear()
+        self._seen.update(dict.fromkeys(tx.noted, tx.now))
 
     def forget(self) -> None:
         """Uses no connection again that there is now, after the database was away."""
