@@ -4,6 +4,7 @@ twice; and what else JSON can hold that is not to be taken."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ def test_two_names_that_say_the_same_are_taken(api: Client) -> None:
         ),
         ('{"to": "+15550100001", "body": "x", "metadata": {"a": -1E+400}}', "metadata.a"),
         ('{"to": "+15550100001", "body": "x", "": 1}', '""'),
+        ('{"to": "+15550100001", "body": "x", "": "\\u0000"}', '""'),
     ],
 )
 def test_json_that_can_be_read_in_two_ways_is_refused(text: str, field: str, api: Client) -> None:
@@ -155,6 +157,23 @@ def test_json_that_is_only_unusual_is_taken(text: str, api: Client) -> None:
     kind = {"Content-Type": "application/json"}
     answer = api.call("POST", "/api/messages", data=text.encode(), headers=kind)
     assert answer.status_code == 202, answer.text
+
+
+def test_two_idempotency_keys_are_none(api: Client) -> None:
+    body = b'{"to": "+15550100001", "body": "x"}'
+    wire = HTTPConnection(api.url.removeprefix("http://"), timeout=20)
+    wire.putrequest("POST", "/api/messages")
+    for name, value in (
+        ("Authorization", f"Bearer {KEY}"),
+        ("Content-Length", str(len(body))),
+        ("Idempotency-Key", "one"),
+        ("Idempotency-Key", "two"),
+    ):
+        wire.putheader(name, value)
+    wire.endheaders(body)
+    answer = wire.getresponse()
+    assert (answer.status, b"Idempotency-Key" in answer.read()) == (422, True)
+    wire.close()
 
 
 def test_a_problem_names_a_bounded_number_of_fields(api: Client) -> None:

@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from gateway.api.problems import Problem, unprocessable
 
+BLANK = '""'  # how a field without a name is told
 DEPTH = 64
 BOM = b"\xef\xbb\xbf"  # that some programs begin a text with (RFC 8259, section 8.1)
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -72,11 +73,15 @@ def _check_text(value: Any, path: str) -> None:
             raise unprocessable([(path, "must not hold NUL or half of a surrogate pair")])
     elif isinstance(value, dict):
         for name, inner in value.items():
-            _check_text(name, f"{path}.{name!a}".lstrip("."))
-            _check_text(inner, f"{path}.{name}".lstrip("."))
+            _check_text(name, _below(path, ascii(name)))
+            _check_text(inner, _below(path, name))
     elif isinstance(value, list):
         for place, inner in enumerate(value):
-            _check_text(inner, f"{path}.{place}".lstrip("."))
+            _check_text(inner, _below(path, str(place)))
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name or BLANK}".lstrip(".")
 
 
 def _check_numbers(value: Any, path: str) -> None:
@@ -85,10 +90,10 @@ def _check_numbers(value: Any, path: str) -> None:
         raise unprocessable([(path, "must be a number below 1.8e308")])
     if isinstance(value, dict):
         for name, inner in value.items():
-            _check_numbers(inner, f"{path}.{name}".lstrip("."))
+            _check_numbers(inner, _below(path, name))
     elif isinstance(value, list):
         for place, inner in enumerate(value):
-            _check_numbers(inner, f"{path}.{place}".lstrip("."))
+            _check_numbers(inner, _below(path, str(place)))
 
 
 def _names(value: Any) -> int:
@@ -108,5 +113,5 @@ def _each_once(pairs: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise unprocessable([(name or '""', "stands twice in one object")])
+            raise unprocessable([(name or BLANK, "stands twice in one object")])
         seen.add(name)

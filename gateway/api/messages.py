@@ -113,6 +113,8 @@ def idempotency_key(
     key = header(request, b"idempotency-key")
     if not key:
         return None
+    if sum(name == b"idempotency-key" for name, _ in request.scope["headers"]) > 1:
+        raise unprocessable([("Idempotency-Key", "must be given once")])
     if not 1 <= len(key) <= 255 or not key.isprintable():
         raise unprocessable([("Idempotency-Key", "must have 1 to 255 printable characters")])
     return context.outbound.idempotency(route, key, value)

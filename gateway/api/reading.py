@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.auth import header
-from gateway.api.json_text import UNSTORABLE
+from gateway.api.json_text import BLANK, UNSTORABLE
 from gateway.api.names import Contradiction
 from gateway.api.operation import PAGE, Choices
 from gateway.api.problems import Problem, not_found, unprocessable
@@ -29,7 +29,6 @@ M = TypeVar("M", bound=BaseModel)
 
 MOMENT = TypeAdapter(datetime)
 ID = re.compile(r"[a-z]{1,16}_[0-9A-Za-z]{1,64}")
-BLANK = '""'  # how a field without a name is told
 LIMIT_DEFAULT, LIMIT_MOST = 50, 200
 BARE_OFFSET = re.compile(r" (\d\d:\d\d)$")  # a + of a query comes as a space
 LENGTH = re.compile(r"[0-9]{1,18}")  # of a body; more digits are more than any bound
