@@ -35,6 +35,7 @@ from gateway.media import MediaRetention, MediaWorker
 from gateway.metrics import Metrics
 from gateway.outbound import Outbound
 from gateway.own_files import OwnFiles
+from gateway.references import References
 from gateway.restores import Restores
 from gateway.rounds import Rounds
 from gateway.scrape import Scrape
@@ -147,6 +148,7 @@ class Gateway:
             local=self.worker if self.working else None,
             own_files=self.own_files,
             foresight=Foresight(made.providers, self.templates),
+            references=References(self.reader),
             reachable=settings.reachable is not None,
         )
 

@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -29,6 +28,7 @@ from gateway.errors import GatewayError
 from gateway.foresight import Foresight, foreseen
 from gateway.outgoing import needs_of
 from gateway.own_files import OwnFiles, own_id
+from gateway.references import References
 from gateway.routing import Needs, Route
 from gateway.store.accepts import ACCEPT, Accepted, IdempotencyKey, NewMessage
 from gateway.store.batcher import Batcher
@@ -86,6 +86,7 @@ class Outbound:
         local: Local | None = None,
         own_files: OwnFiles | None = None,
         foresight: Foresight | None = None,
+        references: References | None = None,
         reachable: bool = True,
     ) -> None:
         self._batcher = batcher
@@ -97,6 +98,7 @@ class Outbound:
         self._local = local
         self._own_files = own_files
         self._foresight = foresight
+        self._references = references
         self._reachable = reachable  # by people's mail programs
         self._kept = int(idempotency * 1000)
 
@@ -120,40 +122,26 @@ class Outbound:
     async def prepared(
         self, draft: Draft, tenant_id: str, key: IdempotencyKey | None = None
     ) -> NewMessage:
-        """Validates and normalises a draft, with what is known of its files and of its template.
+        """Validates and normalises a draft, with what is known of its files, of its template and of
+        the messages that it names.
 
         Raises:
             Invalid: it cannot be sent.
         """
-        if draft.media or draft.email:
-            draft = await self._with_files(draft, tenant_id)
+        if self._own_files is not None and (draft.media or draft.email):
+            draft, lacking = await self._own_files.in_draft(draft, tenant_id)
+            if lacking:
+                raise Invalid(lacking)
         try:
-            return self.prepare(draft, tenant_id, key)
+            new = self.prepare(draft, tenant_id, key)
         except Invalid as wrong:
             if not wrong.listed or self._foresight is None:
                 raise
-        await self._foresight.renewed(draft)  # a template may have changed since it was listed
-        return self.prepare(draft, tenant_id, key)
-
-    async def _with_files(self, draft: Draft, tenant_id: str) -> Draft:
-        """The same draft, with what is known of its files that are ours.
-
-        Raises:
-            Invalid: one of them is none of the tenant's, or nothing for the channel.
-        """
-        own = self._own_files
-        if own is None:
-            return draft
-        media, wrong = await own.described(tenant_id, draft.channel, draft.media, "media")
-        email = dict(draft.email) if draft.email else None
-        if email and email.get("attachments"):
-            attached, more = await own.described(
-                tenant_id, draft.channel, email["attachments"], "email.attachments"
-            )
-            email["attachments"], wrong = list(attached), [*wrong, *more]
-        if wrong:
-            raise Invalid(wrong)
-        return replace(draft, media=media, email=email)
+            await self._foresight.renewed(draft)  # a template may have changed meanwhile
+            new = self.prepare(draft, tenant_id, key)
+        if self._references is not None and (unknown := await self._references.resolved(new)):
+            raise Invalid(unknown)
+        return new
 
     def idempotency(self, route: str, key: str, body: Any) -> IdempotencyKey:
         """A caller's key with the hash of the canonical form of what it asks."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.channel_files import refusal
 from gateway.domain import Channel, FileStore, OutboundMedia
+from gateway.drafts import Draft
 from gateway.errors import (
     Breaker,
     FilesUnavailable,
@@ -56,6 +57,18 @@ class OwnFiles:
         url = str(file.get("url", ""))
         path = url.removeprefix(self._origin)
         return {**file, "url": path} if path != url and own_id(path) else file
+
+    async def in_draft(self, draft: Draft, tenant_id: str) -> tuple[Draft, list[tuple[str, str]]]:
+        """The same draft with what is known of its files that are ours, and what is wrong: one is
+        none of the tenant's, or nothing for the channel."""
+        media, wrong = await self.described(tenant_id, draft.channel, draft.media, "media")
+        email = dict(draft.email) if draft.email else None
+        if email and email.get("attachments"):
+            attached, more = await self.described(
+                tenant_id, draft.channel, email["attachments"], "email.attachments"
+            )
+            email["attachments"], wrong = list(attached), [*wrong, *more]
+        return replace(draft, media=media, email=email), wrong
 
     async def described(
         self, tenant_id: str, channel: Channel, files: Sequence[File], field: str

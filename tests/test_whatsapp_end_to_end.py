@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,53 @@ def test_what_only_whatsapp_has_goes_out_as_it_was_asked(scene: Scene) -> None:
     assert made["template"]["components"][0]["parameters"] == [{"type": "text", "text": "Ada"}]
     content = {"target": "wamid.9", "emoji": ""}
     assert scene.sent(type="reaction", content=content)["reaction"]["message_id"] == "wamid.9"
+
+
+def test_what_is_answered_may_be_named_by_our_id(scene: Scene) -> None:
+    there = scene.wrote("wamid.7")
+    (theirs,) = scene.client.get("/api/messages")["items"]
+    quoted = scene.sent(body="Yes", reply_to=theirs["id"])
+    assert quoted["context"] == {"message_id": "wamid.7"}
+    ours = scene.client.get("/api/messages", direction="outbound")["items"][0]
+    assert ours["reply_to"] == "wamid.7"  # as it is shown of what people say
+    content = {"target": theirs["id"], "emoji": "👍"}
+    reacted = scene.client.call(
+        "POST",
+        f"/api/conversations/{there['id']}/messages",
+        json={"type": "reaction", "content": content},
+    ).json()
+    assert reacted["content"] == {"target": "wamid.7", "emoji": "👍"}
+    scene.client.until(reacted["id"], "accepted")
+    assert scene.messages[-1]["reaction"] == {"message_id": "wamid.7", "emoji": "👍"}
+    again = scene.client.send(to=PERSON, channel="whatsapp", body="And", reply_to=ours["id"])
+    assert again["reply_to"] == ours["provider_message_id"] is not None
+
+
+def test_an_id_of_ours_that_is_of_no_message_there_is_a_422(scene: Scene) -> None:
+    scene.wrote("wamid.7")
+    (theirs,) = scene.client.get("/api/messages")["items"]
+    stranger = {"to": "+15550100009", "outside_window": "try"}
+    for more, field in (
+        ({"to": PERSON, "reply_to": "msg_0"}, "reply_to"),
+        ({"to": PERSON, "reply_to": "msg_ "}, "reply_to"),
+        ({**stranger, "reply_to": theirs["id"]}, "reply_to"),
+        ({"to": PERSON, "type": "reaction", "content": {"target": "msg_0", "emoji": "x"}},
+         "content.target"),
+    ):  # fmt: skip
+        for path in ("/api/messages", "/api/messages?dry_run=true"):
+            given = {"channel": "whatsapp", "body": "x", **more}
+            answer = scene.client.call("POST", path, json=given)
+            assert [error["field"] for error in answer.json()["errors"]] == [field]
+    waiting = scene.client.send(
+        to=PERSON,
+        channel="whatsapp",
+        body="x",
+        outside_window="try",
+        send_at=(datetime.now(UTC) + timedelta(days=30)).isoformat(),
+    )
+    given = {"to": PERSON, "channel": "whatsapp", "body": "x", "reply_to": waiting["id"]}
+    answer = scene.client.call("POST", "/api/messages", json=given)
+    assert answer.status_code == 422 and "it is scheduled" in answer.text
 
 
 def test_a_person_without_a_number_is_reached(scene: Scene) -> None:

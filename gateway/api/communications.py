@@ -74,7 +74,7 @@ async def index(request: Request, context: Context, identity: Identity) -> Respo
 
 def _asked(request: Request, context: Context) -> tuple[Asked, str]:
     """Which messages, and in which form."""
-    filters = filters_of(request, (*FILTERS, "format"))
+    filters = filters_of(request)
     chosen(filters, {**CHOICES, "provider": context.known})
     form = "csv" if CSV in header(request, b"accept").lower() else "json"
     form = filters.pop("format", form)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.analytics import Analytics
+from gateway.api import query
 from gateway.api.auth import Keys
 from gateway.api.problems import Problem, unprocessable
 from gateway.costs import Costs
@@ -82,9 +83,12 @@ class Context:
 
 
 class Guarded:
-    """The handlers of a path, by method: each needs a key, and every error is a problem."""
+    """The handlers of a path, by method, with the parameters that each knows: all need a key, and
+    every error is a problem."""
 
-    def __init__(self, context: Context, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, context: Context, handlers: Mapping[str, tuple[Handler, Sequence[str]]]
+    ) -> None:
         self._context = context
         self._handlers = handlers
 
@@ -94,7 +98,9 @@ class Guarded:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         try:
             identity = await self._context.keys.identify(request)
-            response = await self._handlers[method](request, self._context, identity)
+            handler, parameters = self._handlers[method]
+            query.only(request, parameters)
+            response = await handler(request, self._context, identity)
         except Exception as error:
             response = problem_of(error).response()
         await response(scope, receive, send)

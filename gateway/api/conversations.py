@@ -57,7 +57,7 @@ CHOICES: Choices = {
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Conversations, the one last written in first."""
-    filters = filters_of(request, FILTERS)
+    filters = filters_of(request)
     asked = question_of(filters)
     chosen(filters, CHOICES)
     for name in {"address", "our_address"} & filters.keys():
@@ -119,7 +119,7 @@ async def messages(request: Request, context: Context, identity: Identity) -> Re
     id_ = id_of(request, "conversation")
     if await context.reader.call(queries.conversation, identity.tenant_id, id_) is None:
         raise not_found("conversation")
-    asked = question_of(filters_of(request, ("q",)))
+    asked = question_of(filters_of(request))
     return await messages_listed(request, context, identity, Asked({"conversation_id": id_}), asked)
 
 

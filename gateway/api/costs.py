@@ -21,7 +21,7 @@ CHOICES: Choices = {"channel": tuple(Channel)}
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Costs in sum, by provider, channel, country or day."""
-    filters = filters_of(request, FILTERS)
+    filters = filters_of(request)
     one_of(filters, "by", By)
     chosen(filters, CHOICES)
     by, channel = By(filters.get("by", By.PROVIDER)), filters.get("channel")

@@ -155,7 +155,7 @@ def _problem(error: Exception, most: int) -> Problem:
 
 
 def _asked(request: Request) -> tuple[Channel | None, str | None]:
-    given = filters_of(request, ("channel", "filename"))
+    given = filters_of(request)
     channel = given.get("channel")
     if channel is not None and channel not in CHANNELS:
         raise unprocessable([("channel", f"must be {', '.join(CHANNELS[:-1])} or {CHANNELS[-1]}")])

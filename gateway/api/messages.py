@@ -210,7 +210,7 @@ async def shown(row: queries.Row, context: Context, identity: Identity) -> dict[
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Messages, newest first."""
-    filters = filters_of(request, FILTERS)
+    filters = filters_of(request)
     chosen(filters, {**CHOICES, "provider": context.known})
     for name in {"to", "from"} & filters.keys():
         filters[name] = context.outbound.as_stored(filters[name])

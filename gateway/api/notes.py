@@ -13,7 +13,6 @@ from gateway.api.reading import (
     answer,
     cursor_for,
     cursor_of,
-    filters_of,
     id_of,
     is_id,
     limit_of,
@@ -31,7 +30,6 @@ from gateway.views import note_view
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """The notes of a conversation, newest first."""
     id_ = id_of(request, "conversation")
-    filters_of(request)
     limit, cursor = limit_of(request), cursor_of(request)
     if cursor is not None and not (len(cursor) == 1 and is_id(cursor[0])):
         raise unprocessable([("cursor", "must be a next_cursor that this list gave")])

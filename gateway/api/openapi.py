@@ -159,7 +159,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
 
 
 def _problems(operation: Operation) -> dict[str, Any]:
-    return {str(status): _problem(status) for status in sorted({401, 503, *operation.errors})}
+    return {str(status): _problem(status) for status in sorted({401, 422, 503, *operation.errors})}
 
 
 def _problem(status: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ CHOICES: Choices = {"channel": tuple(Channel)}
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Who is not to be written to; with `state`, who came back, or all."""
-    filters = filters_of(request, opt_out_edits.FILTERS)
+    filters = filters_of(request)
     chosen(filters, CHOICES)
     state = filters.pop("state", State.OUT.value)
     if state not in (*State, "all"):
@@ -109,7 +109,6 @@ async def lift(request: Request, context: Context, identity: Identity) -> Respon
 async def history(request: Request, context: Context, identity: Identity) -> Response:
     """Every word about a person, the newest first."""
     channel, names = _known(request, context)
-    filters_of(request)
     limit, cursor = limit_of(request), cursor_of(request)
     if cursor is not None and not (len(cursor) == 1 and is_id(cursor[0])):
         raise unprocessable([("cursor", "must be a next_cursor that this list gave")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.auth import header
+from gateway.api.names import Contradiction
 from gateway.api.operation import PAGE, Choices
 from gateway.api.problems import Problem, not_found, unprocessable
 from gateway.api.schemas import DATE_TIME, in_utc
@@ -126,10 +127,18 @@ def validate(model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise unprocessable(
-            (".".join(str(part) for part in e["loc"]), str(e["msg"]).removeprefix("Value error, "))
-            for e in error.errors(include_url=False, include_input=False)
-        ) from None
+        raise unprocessable(_problems(error)) from None
+
+
+def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """What is wrong, by field; fields that contradict each other are each named."""
+    for each in error.errors(include_url=False, include_input=False):
+        fault = each.get("ctx", {}).get("error")
+        if isinstance(fault, Contradiction):
+            yield from ((name, str(fault)) for name in fault.names)
+        else:
+            text = str(each["msg"]).removeprefix("Value error, ")
+            yield ".".join(str(part) for part in each["loc"]), text
 
 
 def id_of(request: Request, what: str, name: str = "id") -> str:
@@ -172,18 +181,10 @@ def cursor_for(*parts: Any) -> str:
     return base64.urlsafe_b64encode(to_json(list(parts))).decode().rstrip("=")
 
 
-def filters_of(request: Request, names: Iterable[str] = ()) -> dict[str, str]:
-    """The query's parameters of these names, fit to be compared with stored text; a name that
-    this list does not know would else give everything."""
-    known = tuple(names)
+def filters_of(request: Request) -> dict[str, str]:
+    """The query's parameters but for those of the page, fit to be compared with stored text. Their
+    names are those that the operation knows (`gateway.api.query`)."""
     given = dict(request.query_params)
-    unknown = [name for name in given if name not in known and name not in PAGE]
-    if unknown:
-        fix = f"is no filter here; known are {', '.join((*known, *PAGE))}"
-        raise unprocessable((name[:64], fix) for name in unknown[:5])
-    repeated = [name for name in given if len(request.query_params.getlist(name)) > 1]
-    if repeated:
-        raise unprocessable((name, "must be given once") for name in repeated)
     for name, text in given.items():
         if UNSTORABLE.search(text):
             raise unprocessable([(name, "must not hold NUL or half of a surrogate pair")])

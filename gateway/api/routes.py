@@ -40,7 +40,9 @@ OPERATIONS = tuple(operation for resource in RESOURCES for operation in resource
 def exact(context: Context) -> dict[tuple[str, str], ASGIApp]:
     """The operations whose paths have no parameters, by method and path."""
     return {
-        (operation.method, operation.path): Guarded(context, {operation.method: operation.handler})
+        (operation.method, operation.path): Guarded(
+            context, {operation.method: (operation.handler, operation.query)}
+        )
         for operation in OPERATIONS
         if "{" not in operation.path
     }
@@ -50,9 +52,9 @@ def routes(context: Context) -> list[BaseRoute]:
     """The API's routes; one per path, so that a 405 names every method. A person's address may have
     slashes (`a/b@example.com`): one at the end of a path is all that follows, and is looked for
     last."""
-    paths: dict[str, dict[str, Handler]] = {}
+    paths: dict[str, dict[str, tuple[Handler, tuple[str, ...]]]] = {}
     for operation in sorted(OPERATIONS, key=lambda each: each.path.endswith(ADDRESS)):
         path = operation.path.replace(ADDRESS, "{address:path}")
-        paths.setdefault(path, {})[operation.method] = operation.handler
+        paths.setdefault(path, {})[operation.method] = operation.handler, operation.query
     made = [Route(path, Guarded(context, by), methods=list(by)) for path, by in paths.items()]
     return [*made, WebSocketRoute(sockets.PATH, sockets.Sockets(context))]

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.api import names
 from gateway.domain import Channel, MessageType, OnUnknown, Priority
 from gateway.emails import ONE_LINE, UNPRINTABLE
 from gateway.opt_outs import Why
@@ -167,8 +168,7 @@ def _without_older_names(value: dict[str, Any]) -> dict[str, Any]:
     """What the chat UI calls otherwise, under today's names; what has none goes to metadata."""
     value = dict(value)
     if isinstance(value.get("content"), str):
-        text = value.pop("content")
-        value.setdefault("body", text)
+        names.under(value, "body", ("content",))
     kept = {name: value.pop(name) for name in KEPT_NAMES if name in value}
     metadata = value.get("metadata", {})
     if kept and isinstance(metadata, dict):
@@ -209,12 +209,10 @@ class NewMessage(Content):
         if not isinstance(value, dict):
             return value
         value = dict(value)
-        if "recipient_number" in value:
-            to = value.pop("recipient_number")
-            value.setdefault("to", to)
+        names.under(value, "to", ("recipient_number",), names.address)
         if "communication_type" in value:
-            channel = value.pop("communication_type")
-            value.setdefault("channel", channel.lower() if isinstance(channel, str) else channel)
+            value["communication_type"] = names.lower(value["communication_type"])
+            names.under(value, "channel", ("communication_type",), names.lower)
         return value
 
     @field_validator("channel")

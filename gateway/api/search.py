@@ -21,7 +21,7 @@ CHOICES: Choices = {"channel": tuple(Channel), "type": TYPES}
 
 async def find(request: Request, context: Context, identity: Identity) -> Response:
     """Messages with some words, newest first; or conversations."""
-    filters = filters_of(request, ("q", "channel", "type"))
+    filters = filters_of(request)
     chosen(filters, CHOICES)
     kind = filters.pop("type", TYPES[0])
     asked = question_of(filters)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api import rehearsal
+from gateway.api import names, rehearsal
 from gateway.api.context import Context, problem_of
 from gateway.api.health import PROVIDER_HEALTH
 from gateway.api.messages import (
@@ -43,11 +43,9 @@ from gateway.store.keys import Identity
 SEND, BULK = "POST /api/sms/send", "POST /api/sms/bulk"
 MOST = 1000  # messages of one request
 BREATH = 50  # messages after which others have a turn
-ALSO = {  # other names of a field, in the order in which they are looked at
-    "to": ("recipient_number", "phone_number", "recipient"),
-    "body": ("message", "content", "text"),
-    "from": ("from_number", "sender_id"),
-}
+TO = ("recipient_number", "phone_number", "recipient")  # other names of a field
+BODY = ("message", "content", "text")
+FROM = ("from_number", "sender_id")
 MANY = ("recipients", "phone_numbers")
 CONFLICT = "was used for a request with another body"
 
@@ -63,11 +61,9 @@ class NewSms(NewMessage):
         if not isinstance(value, dict):
             return value
         value = dict(value)
-        for name, others in ALSO.items():
-            for other in others:
-                if other in value and (name != "body" or isinstance(value[other], str)):
-                    given = value.pop(other)
-                    value.setdefault(name, given)
+        names.under(value, "to", TO, names.address)
+        names.under(value, "body", [n for n in BODY if isinstance(value.get(n), str)])
+        names.under(value, "from", FROM, names.address)
         return value
 
     @field_validator("channel")
@@ -89,11 +85,9 @@ class BulkSms(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _names_of_sms_clients(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "to" not in value:
-            name = next((name for name in MANY if name in value), None)
-            if name is not None:
-                value = {**value, "to": value[name]}
-                del value[name]
+        if isinstance(value, dict):
+            value = dict(value)
+            names.under(value, "to", MANY)
         return value
 
     def each(self) -> list[Any]:
@@ -135,7 +129,6 @@ async def _draft(value: Any, context: Context, identity: Identity) -> Draft:
 
 async def bulk(request: Request, context: Context, identity: Identity) -> Response:
     """Accepts many SMS, or refuses some of them, each on its own."""
-    rehearsal.refused(request)
     value = await json_body(request, context)
     key = idempotency_key(request, context, BULK, value)
     wanted = validate(BulkSms, value).each()

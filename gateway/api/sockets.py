@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.api import streams
+from gateway.api import query, streams
 from gateway.api.context import Context, problem_of
 from gateway.api.operation import Operation
 from gateway.api.problems import Problem
@@ -83,6 +83,7 @@ class Sockets:
         key = presented(connection, self.context)
         try:
             identity = await self.context.keys.known(key)
+            query.only(connection, streams.QUERY)
             after = streams.cursor_of(connection)
             streams.admit(self.context, identity)
         except Exception as error:
@@ -192,7 +193,7 @@ OPERATIONS = (
         summary="Follow the event feed by WebSocket",
         answer="",
         status=101,
-        query=("after",),
+        query=streams.QUERY,
         headers=("Last-Event-ID",),
         errors=(422, 426, 429),
         tag="Events",

@@ -31,13 +31,16 @@ log = logging.getLogger("gateway.events")
 RECHECK = 30.0  # seconds between looks at the key
 BUFFER = 128 * 1024  # bytes of the kernel for one stream
 LARGEST = 2**63 - 1
+QUERY = ("after", "lastEventId")
 SHARED = 4  # batches whose bytes are kept: of those who follow at the same place
 
 
 def cursor_of(connection: HTTPConnection) -> int | None:
-    """Where to go on: `Last-Event-ID`, else `?after=`; None: from now on."""
+    """Where to go on: `Last-Event-ID`, else `?lastEventId=`, which clients of event streams add to
+    their address where they cannot set a header, else `?after=`; None: from now on."""
     for name, text in (
         ("Last-Event-ID", connection.headers.get("last-event-id")),
+        ("lastEventId", connection.query_params.get("lastEventId")),
         ("after", connection.query_params.get("after")),
     ):
         if text is None or text == "":

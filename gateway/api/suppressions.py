@@ -38,7 +38,7 @@ ONE = "/api/suppressions/{address}"
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """Who is not written to by email, what changed last first."""
-    filters = filters_of(request, FILTERS)
+    filters = filters_of(request)
     one_of(filters, "reason", Why)
     why = Why(filters["reason"]) if "reason" in filters else None
     only = {"channel": EMAIL.value, "state": State.OUT.value}

@@ -29,7 +29,7 @@ TRY = 'add "outside_window": "try" to send it all the same'
 
 async def index(request: Request, context: Context, identity: Identity) -> Response:
     """The templates of a channel."""
-    filters = filters_of(request, FILTERS)
+    filters = filters_of(request)
     chosen(filters, CHOICES)
     limit, start = limit_of(request), _start(request)
     found = await context.templates.found(Channel(filters.pop("channel", Channel.WHATSAPP)))

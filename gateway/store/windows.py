@@ -29,10 +29,10 @@ def closed(tx: Tx, items: Sequence[NewMessage]) -> dict[str, WindowClosed]:
 
 def heard(tx: Tx, items: Sequence[NewMessage]) -> dict[str, int]:
     """When the people of messages wrote last, where they did, by the message's id."""
-    places = {item.row["id"]: _places(item) for item in items}
-    known = conversations.standing(tx, [key for keys in places.values() for key in keys])
+    asked = {item.row["id"]: places(item) for item in items}
+    known = conversations.standing(tx, [key for keys in asked.values() for key in keys])
     last: dict[str, int] = {}
-    for id_, keys in places.items():
+    for id_, keys in asked.items():
         times = [known[key]["last_inbound_at"] for key in keys if key in known]
         if wrote := [at for at in times if at is not None]:
             last[id_] = max(wrote)
@@ -47,11 +47,11 @@ def refusal(item: NewMessage, last: int | None, now: int) -> WindowClosed | None
     return WindowClosed(Channel(item.row["channel"]), until)
 
 
-def _places(item: NewMessage) -> list[Key]:
+def places(item: NewMessage) -> list[Key]:
     """Where the person's words to this number of ours may stand: under the number as well, where
     it is a pool's. Who wrote to one number has not written to another."""
     want, ours = item.wanted, item.row["from_address"]
-    places = [] if item.apart else want.places()
+    found = [] if item.apart else want.places()
     if ours is not None and (item.apart or ours not in want.our_keys):
-        places.append((want.tenant_id, want.channel, ours, want.address))
-    return places
+        found.append((want.tenant_id, want.channel, ours, want.address))
+    return found
