@@ -4,6 +4,7 @@ itself, or by the templates that it listed. Asks nobody, and lets pass what is n
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,8 @@ from gateway.errors import ProviderError, Unreachable, Unsupported
 from gateway.own_files import own_id
 from gateway.routing import Route
 from gateway.templates import Templates
+
+log = logging.getLogger("gateway.outbound")
 
 AT_THE_DOOR = "att_0000000000000000000000"  # as long as an attempt's own: none is made yet
 MOST = 3  # providers of a chain whose reasons are told
@@ -89,6 +92,8 @@ def _error(
         return error if error.field else None
     except ProviderError:
         return None
+    except Exception:
+        log.exception("an adapter failed at what it may not")  # the door stays open
     return None
 
 

@@ -20,7 +20,7 @@ def interactive(message: OutboundMessage, header: Mapping[str, Any] | None) -> d
     """The object of a message's `content`. `header` is its file, if it has one."""
     content = message.content
     kind = content.get("kind")
-    if kind not in BODY:
+    if not isinstance(kind, str) or kind not in BODY:
         raise refused('content.kind must be "buttons" or "list"', field="content.kind")
     if header is not None and kind == "list":
         raise refused("a list has no file", "media", field="media")

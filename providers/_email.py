@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -183,16 +183,13 @@ def written(
             if not PLAIN.fullmatch(value):
                 mail[name] = value
         marks = _filled(mail, message, attached)
-        pieces: list[bytes | bytearray] = [_plain_headers(parts), mail.as_bytes()]
+        text = _plain_headers(parts) + mail.as_bytes()
     except (ValueError, UnicodeError, LookupError) as error:
         failure = Rejected(
             f"it cannot be written as an email ({type(error).__name__})", code="mime"
         )
     else:
-        for mark, each in zip(marks, attached, strict=True):
-            before, _, after = pieces.pop().partition(mark)
-            pieces += [before, _base64(each.data), after]
-        return b"".join(pieces)
+        return spliced(text, marks, (_base64(each.data) for each in attached))
     raise failure
 
 
@@ -227,6 +224,15 @@ def _filled(
         mail.add_attachment(mark, maintype=main, subtype=sub, filename=each.filename)
         marks.append(b64encode(mark) + b"\r\n")
     return marks
+
+
+def spliced(text: bytes, marks: Iterable[bytes], contents: Iterable[bytes | bytearray]) -> bytes:
+    """A text with a content in place of each of its marks, which stand in their order."""
+    pieces: list[bytes | bytearray] = []
+    for mark, content in zip(marks, contents, strict=True):
+        before, _, text = text.partition(mark)
+        pieces += [before, content]
+    return b"".join((*pieces, text))
 
 
 def _base64(data: bytes) -> bytearray:

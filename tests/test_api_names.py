@@ -1,8 +1,10 @@
-"""Names in requests: parameters that there are not, and two names of one field."""
+"""Names in requests: parameters that there are not, two names of one field, a name that comes
+twice; and what else JSON can hold that is not to be taken."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +121,64 @@ def test_two_names_that_say_the_same_are_taken(api: Client) -> None:
     body = {"messages": [{"to": TO, "phone_number": "+15550100002", "body": "x"}]}
     many = api.call("POST", "/api/sms/bulk", json=body).json()
     assert [error["field"] for error in many["items"][0]["errors"]] == ["to", "phone_number"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{"to": "+15550100001", "to": "+15550100002", "body": "x"}', "to"),
+        ('{"to": "+15550100001", "\\u0074o": "+15550100002", "body": "x"}', "to"),
+        ('{"to": "+15550100001", "body": "at 9:00", "body": "x"}', "body"),
+        ('{"to": "+15550100001", "body": "x", "metadata": {"a": [{"b": 1, "b": 1}]}}', "b"),
+        (
+            '{"to": "+15550100001", "body": "x", "metadata": {"a": {"b": [1e999]}}}',
+            "metadata.a.b.0",
+        ),
+        ('{"to": "+15550100001", "body": "x", "metadata": {"a": -1E+400}}', "metadata.a"),
+        ('{"to": "+15550100001", "body": "x", "": 1}', '""'),
+        ('{"to": "+15550100001", "body": "x", "": "\\u0000"}', '""'),
+    ],
+)
+def test_json_that_can_be_read_in_two_ways_is_refused(text: str, field: str, api: Client) -> None:
+    kind = {"Content-Type": "application/json"}
+    answer = api.call("POST", "/api/messages", data=text.encode(), headers=kind)
+    assert [*errors(answer)] == [field]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '\ufeff{"to": "+15550100001", "body": "x"}',
+        '{"to": "+15550100001", "body": "at 9:00, {\\"to\\": 1, \\"to\\": 2}"}',
+        '{"to": "+15550100001", "body": "x", "metadata": {"to": "a:b", "c": {"to": 1e308}}}',
+    ],
+)
+def test_json_that_is_only_unusual_is_taken(text: str, api: Client) -> None:
+    kind = {"Content-Type": "application/json"}
+    answer = api.call("POST", "/api/messages", data=text.encode(), headers=kind)
+    assert answer.status_code == 202, answer.text
+
+
+def test_two_idempotency_keys_are_none(api: Client) -> None:
+    body = b'{"to": "+15550100001", "body": "x"}'
+    wire = HTTPConnection(api.url.removeprefix("http://"), timeout=20)
+    wire.putrequest("POST", "/api/messages")
+    for name, value in (
+        ("Authorization", f"Bearer {KEY}"),
+        ("Content-Length", str(len(body))),
+        ("Idempotency-Key", "one"),
+        ("Idempotency-Key", "two"),
+    ):
+        wire.putheader(name, value)
+    wire.endheaders(body)
+    answer = wire.getresponse()
+    assert (answer.status, b"Idempotency-Key" in answer.read()) == (422, True)
+    wire.close()
+
+
+def test_a_problem_names_a_bounded_number_of_fields(api: Client) -> None:
+    body = {"to": TO, "body": "x", **{f"unknown_{number}": 1 for number in range(5000)}}
+    answer = api.call("POST", "/api/messages", json=body)
+    assert len(errors(answer)) == 100
+    answer = api.call("POST", "/api/messages", json={"to": TO, "body": "x", "y" * 100_000: 1})
+    assert [*errors(answer)] == ["y" * 200]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway import loads
-from gateway.domain import OutboundMessage, Receipt
-from gateway.errors import NO_ROOM, Ambiguous, Unreachable
+from gateway.domain import Channel, OutboundEmail, OutboundMedia, OutboundMessage, Receipt
+from gateway.errors import NO_ROOM, Ambiguous, Unreachable, Unsupported
 from gateway.loads import Space
 from tests.databases import sqlite_copy
+from tests.outbound_cases import PROVIDERS, Setup, provider, usual
 from tests.running import Client, eventually, in_thread, variables
 from tests.smtp_servers import Mailbox, smtp_server
 from tests.stored import Store
@@ -24,6 +26,12 @@ from tests.working import Vendor, at_work, ended, until
 
 __all__ = ["web"]
 
+# Who reads the files of emails. The console shows their names only.
+MAILERS = tuple(
+    setup
+    for setup in PROVIDERS
+    if Channel.EMAIL in setup.provider.capabilities.media and setup.entry.name != "console"
+)
 LINK = "https://files.example.com/a.pdf"
 
 
@@ -163,6 +171,26 @@ async def test_where_there_is_none_they_wait_for_it_in_the_queue(
     codes = sorted(str(a["error_code"]) for id_ in ids for a in store.attempts(id_))
     assert codes == ["None"] * 3 + ["no_room"] * 2
     assert store.value("SELECT count(*) FROM breakers WHERE failures > 0") == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("setup", MAILERS, ids=lambda setup: setup.name)
+async def test_who_sends_emails_sends_nothing_of_files_that_need_more_room(setup: Setup) -> None:
+    async def read(most: int) -> bytes:
+        if most < 2000:
+            raise Unsupported("too large", code="too_large")
+        return b"x" * 2000
+
+    file = OutboundMedia(url="/api/media/med_1", content_type="text/plain", read=read)
+    made = usual(setup, channel="email", type="email", sender={"address": "shop@example.com"})
+    made = replace(made, to=ADA, subject="Hi", email=OutboundEmail(attachments=(file,), room=1999))
+    with LoopbackVendor() as vendor:
+        async with provider(setup, vendor.url) as sender:
+            with pytest.raises(Unreachable) as caught:
+                await sender.send(made)
+        assert vendor.requests == []
+    assert (caught.value.code, caught.value.next_provider) == (NO_ROOM, False)
+    assert (caught.value.size or 0) >= 2000
 
 
 @pytest.mark.anyio

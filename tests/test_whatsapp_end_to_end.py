@@ -138,6 +138,7 @@ def test_what_breaks_a_limit_of_whatsapp_is_a_422_that_names_it(scene: Scene) ->
         ({"body": "x", "content": {"kind": "buttons", "buttons": four}}, "content.buttons"),
         ({"body": "x", "content": {"kind": "buttons", "buttons": long}}, "content.buttons.1.title"),
         ({"body": " ", "content": {"kind": "buttons", "buttons": four[:1]}}, "body"),
+        ({"body": "x", "content": {"kind": ["buttons"], "buttons": four[:1]}}, "content.kind"),
     ):
         body = {"to": PERSON, "channel": "whatsapp", "type": "interactive", **more}
         answer = {"type": "interactive", **more}

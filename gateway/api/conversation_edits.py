@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api.context import Context
+from gateway.api.json_text import UNSTORABLE
 from gateway.api.messages import json_body
 from gateway.api.operation import Operation
 from gateway.api.problems import not_found, unprocessable
-from gateway.api.reading import UNSTORABLE, answer, id_of, validate
+from gateway.api.reading import answer, id_of, validate
 from gateway.api.schemas import Assignment, ConversationChange, Label, Labels
 from gateway.store.conversation_edits import CHANGE, Change, TooManyLabels
 from gateway.store.keys import Identity

@@ -13,6 +13,7 @@ from gateway import emails
 from gateway.api import rehearsal
 from gateway.api.auth import header
 from gateway.api.context import Context
+from gateway.api.json_text import json_of
 from gateway.api.operation import PAGE, Choices, Operation
 from gateway.api.problems import Problem, not_found, unprocessable
 from gateway.api.reading import (
@@ -25,7 +26,6 @@ from gateway.api.reading import (
     id_of,
     in_order,
     is_id,
-    json_of,
     limit_of,
     moment_of,
     question_of,
@@ -113,6 +113,8 @@ def idempotency_key(
     key = header(request, b"idempotency-key")
     if not key:
         return None
+    if sum(name == b"idempotency-key" for name, _ in request.scope["headers"]) > 1:
+        raise unprocessable([("Idempotency-Key", "must be given once")])
     if not 1 <= len(key) <= 255 or not key.isprintable():
         raise unprocessable([("Idempotency-Key", "must have 1 to 255 printable characters")])
     return context.outbound.idempotency(route, key, value)

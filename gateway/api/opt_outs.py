@@ -8,10 +8,10 @@ from starlette.responses import Response
 from gateway import addresses
 from gateway.api.auth import header
 from gateway.api.context import Context
+from gateway.api.json_text import UNSTORABLE, json_of
 from gateway.api.operation import PAGE, Choices, Operation
 from gateway.api.problems import not_found, unprocessable
 from gateway.api.reading import (
-    UNSTORABLE,
     answer,
     body_of,
     chosen,
@@ -19,7 +19,6 @@ from gateway.api.reading import (
     cursor_of,
     filters_of,
     is_id,
-    json_of,
     limit_of,
     validate,
 )

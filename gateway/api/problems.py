@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic_core import to_json
@@ -28,6 +29,9 @@ TITLES = {
     502: "A vendor refused what was asked of it",
     503: "Not available at the moment",
 }
+
+
+MOST, LONGEST = 100, 200  # fields that a problem names, and characters of one
 
 
 class Problem(Exception):
@@ -72,7 +76,7 @@ class Problem(Exception):
 
 def unprocessable(errors: Iterable[tuple[str, str]]) -> Problem:
     """422, naming each field and its fix; what is about no field is only told."""
-    listed = tuple(errors)
+    listed = tuple((name[:LONGEST], text) for name, text in islice(errors, MOST))
     detail = "; ".join(f"{name} {text}" if name else text for name, text in listed[:5])
     return Problem(422, detail, errors=(error for error in listed if error[0]))
 

@@ -1,4 +1,4 @@
-"""Reading requests: bounded in size, time, depth and characters; JSON in, plain values out."""
+"""Reading requests, bounded in size and time: plain values out of bodies, paths and queries."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.auth import header
+from gateway.api.json_text import BLANK, UNSTORABLE
 from gateway.api.names import Contradiction
 from gateway.api.operation import PAGE, Choices
 from gateway.api.problems import Problem, not_found, unprocessable
@@ -27,8 +28,6 @@ from gateway.words import QUESTION, Question, question
 M = TypeVar("M", bound=BaseModel)
 
 MOMENT = TypeAdapter(datetime)
-DEPTH = 64
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 ID = re.compile(r"[a-z]{1,16}_[0-9A-Za-z]{1,64}")
 LIMIT_DEFAULT, LIMIT_MOST = 50, 200
 BARE_OFFSET = re.compile(r" (\d\d:\d\d)$")  # a + of a query comes as a space
@@ -70,56 +69,6 @@ async def _read(receive: Receive, most: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def json_of(body: bytes, content_type: str) -> Any:
-    """The JSON of a body, checked for what no database can hold."""
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind not in ("application/json", "") and not kind.endswith("+json"):
-        raise Problem(415, "Send JSON, with Content-Type: application/json.")
-    _check_depth(body)
-    try:
-        value = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise Problem(400, f"The body is not JSON: {error}.") from None
-    if b"\\u" in body or b"\x00" in body:
-        _check_text(value, "")
-    return value
-
-
-def _check_depth(body: bytes) -> None:
-    if body.count(b"[") + body.count(b"{") <= DEPTH:
-        return
-    depth, quoted, escaped = 0, False, False
-    for byte in body:
-        if quoted:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                quoted = False
-        elif byte == 0x22:
-            quoted = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > DEPTH:
-                raise unprocessable([("", f"JSON may be at most {DEPTH} levels deep")])
-        elif byte in b"]}":
-            depth -= 1
-
-
-def _check_text(value: Any, path: str) -> None:
-    if isinstance(value, str):
-        if UNSTORABLE.search(value):
-            raise unprocessable([(path, "must not hold NUL or half of a surrogate pair")])
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            _check_text(name, f"{path}.{name!a}".lstrip("."))
-            _check_text(inner, f"{path}.{name}".lstrip("."))
-    elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            _check_text(inner, f"{path}.{place}".lstrip("."))
-
-
 def validate(model: type[M], value: Any) -> M:
     """A request body as its model; 422 names the fields."""
     if not isinstance(value, dict):
@@ -138,7 +87,7 @@ def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
             yield from ((name, str(fault)) for name in fault.names)
         else:
             text = str(each["msg"]).removeprefix("Value error, ")
-            yield ".".join(str(part) for part in each["loc"]), text
+            yield ".".join(str(part) or BLANK for part in each["loc"]), text
 
 
 def id_of(request: Request, what: str, name: str = "id") -> str:

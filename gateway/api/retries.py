@@ -7,9 +7,10 @@ from starlette.responses import Response
 
 from gateway.api.auth import header
 from gateway.api.context import Context
+from gateway.api.json_text import json_of
 from gateway.api.operation import Operation
 from gateway.api.problems import Problem, not_found, unprocessable
-from gateway.api.reading import answer, body_of, id_of, json_of, validate
+from gateway.api.reading import answer, body_of, id_of, validate
 from gateway.api.schemas import Retry
 from gateway.clock import to_ms
 from gateway.domain import Direction

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from gateway.api import names, rehearsal
 from gateway.api.context import Context, problem_of
 from gateway.api.health import PROVIDER_HEALTH
+from gateway.api.json_text import UNSTORABLE
 from gateway.api.messages import (
     accepted,
     draft_of,
@@ -28,7 +29,7 @@ from gateway.api.messages import (
 )
 from gateway.api.operation import Operation
 from gateway.api.problems import Problem, not_found, unprocessable
-from gateway.api.reading import UNSTORABLE, answer, is_id, validate
+from gateway.api.reading import answer, is_id, validate
 from gateway.api.schemas import NewMessage
 from gateway.api.shapes import MAYBE, TEXT, object_of, ref
 from gateway.clock import show, to_ms

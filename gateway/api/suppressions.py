@@ -9,6 +9,7 @@ from starlette.responses import Response
 from gateway import addresses
 from gateway.api.auth import header
 from gateway.api.context import Context
+from gateway.api.json_text import json_of
 from gateway.api.operation import PAGE, Operation
 from gateway.api.opt_outs import PROOF, place_of, storable
 from gateway.api.problems import not_found, unprocessable
@@ -17,7 +18,6 @@ from gateway.api.reading import (
     body_of,
     cursor_for,
     filters_of,
-    json_of,
     limit_of,
     one_of,
     validate,

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from gateway.domain import LANES, Connection, Estimate, Priority, Sender, Status
-from gateway.store import conversations, opt_outs, windows
+from gateway.store import conversations, opt_outs, seen, windows
 from gateway.store.batcher import Operation
 from gateway.store.claims import Due, lanes_due, names
 from gateway.store.conversations import Wanted
@@ -182,6 +182,7 @@ def _write_all(tx: Tx, items: Sequence[NewMessage]) -> None:
         rows = [row for row in rows if row["id"] in there]
         _found_handed(tx, [item for item in items if item.row["id"] not in there])
         handed = {id_: item for id_, item in handed.items() if id_ in there}
+    seen.note(tx, rows)
     waiting = [row for row in rows if row["status"] != Status.REJECTED.value]
     routes = {item.row["id"]: item.route for item in items}
     entries = [_entry(row, routes[row["id"]], tx.now, handed.get(row["id"])) for row in waiting]

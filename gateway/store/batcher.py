@@ -320,6 +320,7 @@ class Batcher:
             if self._checkpoints is not None:
                 self._checkpoints.committed(tx.changes)
             self._said += tx.events
+            self.database.committed(tx)
             return results, tx.topics
 
     def _landed(self, operation: Operation[T, R], items: Sequence[T]) -> bool:

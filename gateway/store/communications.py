@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.store.message_lists import Asked, condition
+from gateway.store.message_lists import Asked, condition, unheard_of
 from gateway.store.tx import Tx
 
 COLUMNS = (
@@ -27,6 +27,8 @@ Row = dict[str, Any]
 def listed(tx: Tx, tenant_id: str, asked: Asked, older: str | None, limit: int) -> list[Row]:
     """What was sent, older than the message `older`. The page is found by the indexes of the
     messages; only its own rows are read through the view."""
+    if unheard_of(tx, tenant_id, asked):
+        return []
     where, values = condition(tx, tenant_id, asked)
     if "provider" in asked.filters:
         where = f"{where} AND {USED}"

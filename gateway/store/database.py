@@ -29,6 +29,7 @@ MIGRATION_LOCK = FEED_LOCK + 1
 CHANNEL = "gateway"  # of LISTEN and NOTIFY
 TIMEOUT = 5  # seconds, of everything that waits for the database
 ASK_AFTER = 1.0  # seconds that a connection rests until it is asked whether it is still there
+SEEN = 10_000  # tenants' providers that are remembered
 STARTING = 60  # seconds that a start waits for others that start
 
 
@@ -46,6 +47,7 @@ class Database:
         if self.dialect not in ("sqlite", "postgresql"):
             raise ValueError("DATABASE_URL must be a SQLite or a PostgreSQL URL")
         self._forgotten = 0  # how often
+        self._seen: dict[tuple[str, str], int] = {}  # written by the thread that commits
         self._writer = self._engine(2)
         self._reader = self._engine(readers, isolation_level="REPEATABLE READ")
         if self.sqlite:
@@ -159,11 +161,17 @@ class Database:
         return self._tx(connection)
 
     def _tx(self, connection: Connection) -> Tx:
-        tx = Tx(connection, self.dialect, 0, retry=self._retry)
+        tx = Tx(connection, self.dialect, 0, retry=self._retry, seen=self._seen)
         with tx.together():  # PostgreSQL's BEGIN goes with it
             now = tx.run(NOW[self.dialect])
         tx.now = int(now.scalar())
         return tx
+
+    def committed(self, tx: Tx) -> None:
+        """Remembers what need not be written again for a while."""
+        if len(self._seen) > SEEN:
+            self._seen.clear()
+        self._seen.update(dict.fromkeys(tx.noted, tx.now))
 
     def forget(self) -> None:
         """Uses no connection again that there is now, after the database was away."""

@@ -36,6 +36,7 @@ from gateway.store import (
     notices,
     opt_outs,
     receipts,
+    seen,
     subscriptions,
     threads,
 )
@@ -227,6 +228,7 @@ def _store_messages(tx: Tx, said: Sequence[tuple[Delivery, InboundMessage]]) -> 
     rows = sorted((_row(tx, n) for n in new), key=lambda r: (r["connection"], r["dedupe_key"]))
     if len(insert(tx, messages, rows, "ON CONFLICT DO NOTHING RETURNING id")) < len(rows):
         raise Again  # another process stored one of them a moment ago
+    seen.note(tx, rows)
     files_received.keep(tx, [(n.item, n.id, n.event.media) for n in new])
     for n in new:
         status = _status(n.event).value

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.domain import LANES, Priority, Status
 from gateway.status import CHARGED, RANKS, TAKEN, AttemptState, Plan, furthest, moves, status_of
+from gateway.store import seen
 from gateway.store.rows import insert, select, update
 from gateway.store.tables import attempts, messages, queue
 from gateway.store.tx import Tx
@@ -270,6 +271,7 @@ class Ledger:
         dirty = [(t.message, t.before) for t in threads if t.dirty_message]
         for rows in _alike(dirty, KEY):
             update(self.tx, messages, KEY, rows)
+        seen.note(self.tx, [row for row, old in dirty if row["provider"] != old["provider"]])
 
     def _write_queue(self, threads: Sequence[Thread]) -> None:
         dirty = [t for t in threads if t.dirty_entry]

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from gateway.routing import Retry
 
 Values = Mapping[str, Any]
+SEEN_FOR = 60_000  # milliseconds that what was committed is believed: a database may be restored
 
 
 @lru_cache(maxsize=1024)
@@ -76,7 +77,8 @@ def _only_status(status: str) -> str:
 @dataclass
 class Tx:
     """One open transaction. `now` is the database's clock, in milliseconds; `retry` says how often
-    a message is tried again."""
+    a message is tried again. `seen` are the tenants' providers that this process has committed, and
+    when; `noted` are those that come with this transaction."""
 
     connection: Connection
     dialect: str
@@ -84,6 +86,8 @@ class Tx:
     events: list[Values] = field(default_factory=list)
     topics: set[str] = field(default_factory=set)
     retry: Retry = field(default_factory=Retry)
+    seen: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    noted: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.postgres = self.dialect == "postgresql"  # needs rows and the feed to be locked

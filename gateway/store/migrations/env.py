@@ -8,6 +8,7 @@ from gateway.store import (
     opt_out_tables,
     restore_tables,
     search_tables,
+    seen_tables,
     signing_tables,
     vendor_tables,
 )
@@ -19,6 +20,7 @@ EVERY = (
     opt_out_tables,
     restore_tables,
     search_tables,
+    seen_tables,
     signing_tables,
     vendor_tables,
 )  # they add theirs to the metadata
