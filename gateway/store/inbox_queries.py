@@ -21,11 +21,16 @@ Row = dict[str, Any]
 
 def listed(tx: Tx, state: str | None, limit: int) -> list[Row]:
     """Requests, newest first, without their bodies; of one state, or of all."""
-    where, values = ("WHERE state = ? ", [state]) if state is not None else ("", [])
+    where, values = (f"WHERE {_in(state)} ", [state]) if state is not None else ("", [])
     found = tx.run(
         f"SELECT {', '.join(LISTED)} FROM inbox {where}ORDER BY id DESC LIMIT ?", [*values, limit]
     )
     return [dict(row._mapping) for row in found.fetchall()]
+
+
+def _in(state: str) -> str:
+    """Of a state, by the index of those that are not the usual one."""
+    return "state = ?" if state == "parsed" else "state = ? AND state <> 'parsed'"
 
 
 def one(tx: Tx, id_: str) -> Row | None:
@@ -40,7 +45,7 @@ def page(tx: Tx, state: str, after: str, limit: int, since: int = 0) -> list[Row
     id."""
     columns = ", ".join(column.name for column in inbox.columns)
     found = tx.run(
-        f"SELECT {columns} FROM inbox WHERE state = ? AND id > ? AND received_at >= ? "
+        f"SELECT {columns} FROM inbox WHERE {_in(state)} AND id > ? AND received_at >= ? "
         "ORDER BY id LIMIT ?",
         (state, after, since, limit),
     )

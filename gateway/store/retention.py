@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway.clock import first_id
 from gateway.store import pins, usage
 from gateway.store.batcher import Operation
 from gateway.store.tx import Tx
@@ -30,10 +31,8 @@ def prune(tx: Tx, items: Sequence[Kept]) -> Sequence[int | Exception]:
 
 
 def _prune(tx: Tx, item: Kept) -> int:
-    gone = 0
+    gone = _prune_events(tx, tx.now - item.events) + _prune_inbox(tx, tx.now - item.inbox)
     for name, column, before, only in (
-        ("events", "created_at", tx.now - item.events, NOT_THE_NEWEST),
-        ("inbox", "received_at", tx.now - item.inbox, "AND state <> 'pending'"),
         ("notices", "received_at", tx.now - item.inbox, ""),
         ("provider_switches", "at", tx.now - SWITCHES, ""),
     ):
@@ -55,6 +54,25 @@ def _prune(tx: Tx, item: Kept) -> int:
     ).rowcount
     pins.expire(tx)
     return gone + usage.prune(tx)
+
+
+def _prune_events(tx: Tx, before: int) -> int:
+    """The oldest are those with the lowest numbers, so no index of their times is needed."""
+    return tx.run(
+        f"DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT {PIECE}) "
+        f"AND created_at < ? {NOT_THE_NEWEST}",
+        (before,),
+    ).rowcount
+
+
+def _prune_inbox(tx: Tx, before: int) -> int:
+    """By their ids, which begin with the time; what came by a detour is kept for as long as that
+    took."""
+    return tx.run(
+        "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox WHERE id < ? AND received_at < ? "
+        f"AND state <> 'pending' ORDER BY id LIMIT {PIECE})",
+        (first_id("inb", before), before),
+    ).rowcount
 
 
 PRUNE: Operation[Kept, int] = Operation("prune", 60, prune, lambda tx, items: False)

@@ -304,8 +304,7 @@ class InboxRow(Base, table=True):
     __tablename__ = "inbox"
     __table_args__ = (
         UniqueConstraint("connection", "key"),
-        Index("ix_inbox_received", "received_at"),
-        Index("ix_inbox_state", "state", "id"),
+        _part("ix_inbox_unusual", "state <> 'parsed'", "state", "id"),
         _part("ix_inbox_pending", "state = 'pending'", "due_at"),
     )
     tenant_id: str = _text()
@@ -330,10 +329,7 @@ class EventRow(Base, table=True):
     """The numbered feed. `id` is given in commit order; rows hold ids and what changed."""
 
     __tablename__ = "events"
-    __table_args__ = (
-        Index("ix_events_created", "created_at"),
-        {"sqlite_autoincrement": True},
-    )
+    __table_args__ = ({"sqlite_autoincrement": True},)
     id: int | None = Field(
         default=None,
         primary_key=True,
