@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway import routing
 from gateway.domain import (
+    Channel,
     Foresees,
     MessageType,
     OutboundEmail,
@@ -29,6 +30,7 @@ from gateway.templates import Templates
 log = logging.getLogger("gateway.outbound")
 
 AT_THE_DOOR = "att_0000000000000000000000"  # as long as an attempt's own: none is made yet
+SHORT = 400  # characters: at most 1,600 bytes, and the tightest limit that a vendor has
 MOST = 3  # providers of a chain whose reasons are told
 
 
@@ -80,6 +82,15 @@ class Foresight:
             return None if error is None else (error, False)
         error = _error(seer, message, self._templates.known(route.name))
         return None if error is None else (error, True)
+
+
+def plain(draft: Draft) -> bool:
+    """Whether it is a short text and nothing else, as most messages are: any vendor takes that, and
+    to ask would cost half as much again as all else that is looked at."""
+    if len(draft.body) > SHORT or draft.channel is Channel.EMAIL:
+        return False
+    more = draft.type or draft.content or draft.media or draft.template or draft.html
+    return not more and draft.reply_to is None
 
 
 def _error(

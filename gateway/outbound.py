@@ -25,7 +25,7 @@ from gateway.domain import (
 )
 from gateway.drafts import Draft
 from gateway.errors import GatewayError
-from gateway.foresight import Foresight, foreseen
+from gateway.foresight import Foresight, foreseen, plain
 from gateway.outgoing import needs_of
 from gateway.own_files import OwnFiles, own_id
 from gateway.references import References
@@ -223,7 +223,7 @@ class Outbound:
             expires_at=expires_at,
         )
         route = ",".join(one.name for one in able)
-        if self._foresight is not None:
+        if self._foresight is not None and not plain(draft):
             message = foreseen(draft, kind, row, email, sender)
             refusal = self._foresight.refusal(able, message)
             if refusal is not None:

@@ -111,7 +111,7 @@ class Templates:
     async def _renew(self, name: str, anew: str = "") -> None:
         async with self._asking[name]:  # bounded, as whoever holds it is
             shelf, now = self._shelves[name], self._clock.monotonic()
-            until = shelf.told.get(anew, 0.0) + NOW if anew else shelf.until
+            until = shelf.told.get(anew, -NOW) + NOW if anew else shelf.until
             if now < max(until, shelf.rest_until):
                 return
             try:
