@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import os
 import resource
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -134,6 +135,16 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
     unmount(folder)
 
 
+@contextmanager
+def reading(url: str) -> Iterator[None]:
+    """Somebody who reads, so that SQLite's log goes on and does not begin anew: in what a log has
+    already there is room on a full disk, too."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM messages").fetchone()
+        yield
+
+
 @pytest.fixture
 def process(
     disk: Disk, sqlite_file: Path, tmp_path: Path, vendor: LoopbackVendor
@@ -145,7 +156,8 @@ def process(
         variables(disk.folder, url, **twilio(vendor.url), **own), free_port(), tmp_path / "log"
     )
     made.start()
-    yield made
+    with reading(url):
+        yield made
     assert made.process is not None
     if made.process.poll() is None:
         made.kill()

@@ -89,9 +89,9 @@ async def test_a_table_that_grows_fast_is_looked_at_once_it_has_grown(postgres_u
                 tx.run("SELECT reltuples FROM pg_class WHERE relname = 'messages'").scalar()
             )
 
-    assert known() == -1
+    assert known() <= 0  # as far as it knows
     async with asyncio.timeout(30):
-        while known() < 0:  # the server counts changes within a second of a commit
+        while known() <= 0:  # the server counts changes within a second of a commit
             if not await batcher.submit(REFRESH, None):
                 await batcher.submit(ACCEPT, new_message())
                 await asyncio.sleep(0.2)
