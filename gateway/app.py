@@ -48,7 +48,7 @@ from gateway.store.database import Database
 from gateway.store.listener import Listener
 from gateway.store.reader import Reader
 from gateway.store.retention import PIECE, PRUNE, Kept
-from gateway.store.statistics import POLL, REFRESH
+from gateway.store.statistics import POLL, REFRESH, NotLookedAt
 from gateway.switchboard import Switchboard
 from gateway.templates import Templates
 from gateway.thumbnails import Thumbnails
@@ -325,7 +325,10 @@ class Gateway:
     async def _refresh(self) -> bool:
         """Has PostgreSQL look at tables that grow fast. There is no more of it at once: a role
         that does not own them is not listened to."""
-        await self.aside.submit(REFRESH, None)
+        try:
+            await self.aside.submit(REFRESH, None)
+        except NotLookedAt as error:
+            log.info("PostgreSQL did not look at the table %s; it will by itself", error)
         return False
 
     async def _prune(self) -> bool:

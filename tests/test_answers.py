@@ -37,7 +37,9 @@ def answering(*pieces: bytes, status: int = 200, pause: float = 0.0) -> ASGIApp:
     return app
 
 
-async def received(app: ASGIApp, asked: bytes, done: Callable[[bytes], bool]) -> list[bytes]:
+async def received(
+    app: ASGIApp, asked: bytes, done: Callable[[bytes], bool], *, says_no_more: bool = False
+) -> list[bytes]:
     """What a client gets, in the pieces in which it came."""
     listener = bound("127.0.0.1", 0)
     ready = asyncio.Event()
@@ -49,6 +51,8 @@ async def received(app: ASGIApp, asked: bytes, done: Callable[[bytes], bool]) ->
         client.setblocking(False)
         await loop.sock_connect(client, listener.getsockname())
         await loop.sock_sendall(client, asked)
+        if says_no_more:
+            client.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(30):
             while not done(b"".join(pieces)) and (piece := await loop.sock_recv(client, 1 << 20)):
                 pieces.append(piece)
@@ -97,6 +101,12 @@ async def test_the_head_of_a_request_for_heads_comes() -> None:
     asked = (ASK % b"").replace(b"GET", b"HEAD")
     pieces = await received(answering(b"hello"), asked, ends(b""))
     assert b"content-length: 5" in b"".join(pieces)
+
+
+async def test_a_client_that_says_no_more_gets_the_head_it_asked_for() -> None:
+    asked = (ASK % b"").replace(b"GET", b"HEAD")
+    pieces = await received(answering(b"hello"), asked, lambda got: False, says_no_more=True)
+    assert b"".join(pieces).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_a_connection_that_ends_with_its_answer_gives_all_of_it() -> None:

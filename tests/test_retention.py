@@ -12,7 +12,7 @@ from gateway.settings import Environment
 from gateway.store import retention
 from gateway.store.retention import PRUNE, Kept
 from tests.running import eventually, in_thread, variables
-from tests.stored import DAY, HOUR, Store, update
+from tests.stored import DAY, HOUR, Store, person, update
 
 MONTH = Kept(DAY, 30 * DAY, 30 * DAY)
 
@@ -91,3 +91,61 @@ def test_a_gateway_forgets_by_itself(store: Store, url: str, tmp_path: Path) -> 
     grow_old(store, 31)
     with in_thread(variables(tmp_path, url)):
         eventually(lambda: verdicts(store) == {"applied": 1, "kept": 1}, "the rest to go")
+
+
+def numbers(store: Store) -> list[int]:
+    """The events that there are."""
+    return [row.id for row in store.rows("SELECT id FROM events ORDER BY id")]
+
+
+def test_events_go_by_their_numbers_and_the_newest_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "PIECE", 4)
+    for number in range(5):
+        store.accept(to=person(number))
+    all_ = numbers(store)
+    assert len(all_) > 8
+    old, young = all_[:6], all_[6:]
+    store.change("UPDATE events SET created_at = created_at - ? WHERE id <= ?", 2 * DAY, old[-1])
+    assert [store.do(PRUNE, MONTH)[0] for _ in range(3)] == [4, 2, 0]
+    assert numbers(store) == young
+    store.change("UPDATE events SET created_at = created_at - ?", 2 * DAY)
+    while store.do(PRUNE, MONTH)[0]:
+        pass
+    assert numbers(store) == all_[-1:]
+
+
+def test_events_of_a_clock_that_was_ahead_hold_up_no_others(store: Store) -> None:
+    for number in range(5):
+        store.accept(to=person(number))
+    all_ = numbers(store)
+    store.change("UPDATE events SET created_at = created_at - ?", 2 * DAY)
+    store.change("UPDATE events SET created_at = created_at + ? WHERE id <= ?", 400 * DAY, all_[3])
+    assert store.do(PRUNE, MONTH) == [len(all_) - 1]
+    assert numbers(store) == all_[-1:]
+
+
+def test_raw_requests_go_when_they_are_old_and_not_before(store: Store) -> None:
+    for name in ("old", "waits", "ahead", "young"):
+        store.receive(name)
+    ids = {row.key: row.id for row in store.rows("SELECT key, id FROM inbox")}
+    for key, moved in (("old", 31), ("waits", 31)):
+        earlier = f"{int(ids[key][4:], 16) - (moved * DAY << 80):032x}"
+        store.change(
+            "UPDATE inbox SET received_at = received_at - ?, id = ? WHERE key = ?",
+            *(moved * DAY, f"inb_{earlier}", key),
+        )
+    ahead = f"inb_{int(ids['ahead'][4:], 16) + (90 * DAY << 80):032x}"
+    store.change("UPDATE inbox SET id = ? WHERE key = 'ahead'", ahead)
+    store.change("UPDATE inbox SET state = 'pending' WHERE key = 'waits'")
+
+    def kept_keys() -> set[str]:
+        return {row.key for row in store.rows("SELECT key FROM inbox")}
+
+    assert store.do(PRUNE, MONTH) == [1]
+    assert kept_keys() == {"waits", "ahead", "young"}
+    store.change("UPDATE inbox SET received_at = received_at - ? WHERE key = 'ahead'", 31 * DAY)
+    assert store.do(PRUNE, MONTH) == [1]
+    assert kept_keys() == {"waits", "young"}
+    assert store.do(PRUNE, MONTH) == [0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,8 @@ from gateway.store import checkpoints
 from gateway.store.accepts import ACCEPT
 from gateway.store.batcher import Batcher
 from gateway.store.database import Database
-from tests.stored import new_message, person
+from gateway.store.edits import CANCEL, Named
+from tests.stored import TENANT, new_message, person
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +64,34 @@ async def test_what_is_committed_is_in_the_file_before_anything_is_closed(sqlite
         await until_in_the_file(sqlite_url, "the last of them")
         with database.write() as tx:  # the writer itself does so only much later
             assert tx.run("PRAGMA wal_autocheckpoint").scalar() == checkpoints.AUTOCHECKPOINT
+
+
+async def test_a_log_that_is_all_in_the_file_is_left_alone(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To move it once more could lose what is committed in that moment."""
+    monkeypatch.setattr(checkpoints, "LATEST", 0.01)
+    monkeypatch.setattr(checkpoints, "REST", 0.0)
+    asked: list[str] = []
+    opened = sqlite3.connect
+
+    def listening(*given: Any, **more: Any) -> sqlite3.Connection:
+        made = opened(*given, **more)
+        made.set_trace_callback(asked.append)
+        return made
+
+    monkeypatch.setattr(checkpoints.sqlite3, "connect", listening)
+    async with writing(sqlite_url) as (_, batcher):
+        for number in range(5):
+            await batcher.submit(ACCEPT, new_message(to=person(number), body=f"alone {number}"))
+            await until_in_the_file(sqlite_url, f"alone {number}")
+            await asyncio.sleep(0.05)
+            passes = sum("wal_checkpoint" in one for one in asked)
+            for _ in range(3):  # which change nothing
+                await batcher.submit(CANCEL, Named(TENANT, "msg_none"))
+            await asyncio.sleep(0.1)
+            assert sum("wal_checkpoint" in one for one in asked) == passes
+    assert passes >= 5
 
 
 async def test_a_few_rows_are_moved_too_after_a_while(

@@ -4,6 +4,7 @@ they rested, and tables that grow faster than it looks."""
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from itertools import count
 
@@ -15,7 +16,9 @@ from gateway.store.accepts import ACCEPT
 from gateway.store.batcher import Batcher
 from gateway.store.database import Database
 from gateway.store.failures import settle_errors
+from gateway.store.reader import Reader
 from gateway.store.statistics import CHANGED, REFRESH
+from gateway.store.tx import Tx
 from tests.databases import Cut, Wire
 from tests.stored import new_message, person
 
@@ -73,6 +76,25 @@ def test_a_connection_that_rested_is_asked_before_it_is_used(
     time.sleep(0.01)
     with made.read() as tx, made.write() as writing:
         assert tx.run("SELECT 1").scalar() == writing.run("SELECT 1").scalar() == 1
+    made.close()
+    other.close()
+
+
+async def test_a_read_finds_new_connections_when_all_were_cut_a_moment_ago(
+    postgres_url: str,
+) -> None:
+    made, other = Database(postgres_url), Database(postgres_url)
+    reader, together = Reader(made), threading.Barrier(4)
+
+    def read(tx: Tx) -> int:
+        together.wait(10)  # so that each has a connection of its own
+        return int(tx.run("SELECT 1").scalar())
+
+    assert await asyncio.gather(*(reader.call(read) for _ in range(4))) == [1] * 4
+    with other.write() as tx:
+        assert tx.run(GONE).scalar() == 4
+    assert await asyncio.gather(*(reader.call(read) for _ in range(4))) == [1] * 4
+    reader.close()
     made.close()
     other.close()
 

@@ -115,7 +115,8 @@ class Protocol(HttpToolsProtocol):
         upgrade = self.parser.should_upgrade()
         if upgrade and self._should_upgrade():
             return
-        self.cycle.transport = self._whole  # type: ignore[assignment]
+        if self.scope["method"] != "HEAD":  # whose answer is a head alone
+            self.cycle.transport = self._whole  # type: ignore[assignment]
         if upgrade:
             self.cycle.keep_alive = False  # httptools reads no more of this connection
 

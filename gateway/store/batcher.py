@@ -301,10 +301,23 @@ class Batcher:
     def _once(
         self, operation: Operation[T, R], items: Sequence[T]
     ) -> tuple[Sequence[R | Exception], set[str]]:
+        if self._checkpoints is None:
+            return self._committed(operation, items)
+        with self._checkpoints.writing:
+            return self._committed(operation, items, self._checkpoints.committed)
+
+    def _committed(
+        self,
+        operation: Operation[T, R],
+        items: Sequence[T],
+        tell: Callable[[int], None] | None = None,
+    ) -> tuple[Sequence[R | Exception], set[str]]:
+        """Runs a batch in a transaction. `tell` hears how many rows it has changed."""
         with self.database.connect() as connection:
             transaction = connection.begin()
             try:
                 tx = self.database.begun(connection)
+                before = tx.changes if tell is not None else 0
                 results = operation.run(tx, items)
                 finish(tx)
             except BaseException:
@@ -317,8 +330,8 @@ class Batcher:
                     connection.invalidate()
                     raise _UnknownCommit(results, tx.topics) from error
                 raise
-            if self._checkpoints is not None:
-                self._checkpoints.committed(tx.changes)
+            if tell is not None:
+                tell(tx.changes - before)
             self._said += tx.events
             self.database.committed(tx)
             return results, tx.topics

@@ -2,7 +2,11 @@
 
 Left to itself SQLite does so in the middle of a commit, and whoever waits for that waits for the
 whole of it: on a slow disk, half a second and more. A passive checkpoint holds nobody up ("PRAGMA
-wal_checkpoint"). If this one cannot keep up, the writer does it after all, at `AUTOCHECKPOINT`.
+wal_checkpoint"); only for its last pages the writer waits, so that the log can begin anew. If this
+thread cannot keep up, the writer does it after all, at `AUTOCHECKPOINT`.
+
+A log that is all in the file is never moved once more while somebody may commit: up to 3.51.2
+SQLite may lose what is committed in that very moment ("The WAL-Reset Bug").
 """
 
 from __future__ import annotations
@@ -14,9 +18,8 @@ import time
 from pathlib import Path
 
 AUTOCHECKPOINT = 32_000  # pages of the log; of 4 KiB
-CHANGES = 1000  # rows that were written until the next checkpoint
+CHANGES = 4000  # rows that were written until the next checkpoint
 LATEST = 5.0  # seconds until then, however few they are
-PASSES = 4  # while more is written meanwhile: only a log that is all in the file begins anew
 REST = 0.1  # seconds at least between two
 
 log = logging.getLogger("gateway.store")
@@ -26,12 +29,15 @@ class Checkpoints:
     """The checkpoints of one database file, for one process."""
 
     def __init__(self, path: Path) -> None:
+        self.writing = threading.Lock()
+        """Held by the thread that writes, from BEGIN until it has told of its commit."""
         self._path = path
         self._written = threading.Event()
         self._many = threading.Event()
         self._ends = False
-        self._counted = 0  # what the writing connection has told so far
         self._changes = 0
+        self._commits = 0
+        self._moved = 0  # the number of the commit up to which all is in the file
         self._failing = False
         self._thread: threading.Thread | None = None
 
@@ -48,11 +54,12 @@ class Checkpoints:
         if self._thread is not None:
             self._thread.join(LATEST)
 
-    def committed(self, total: int) -> None:
-        """Something was committed by a connection that has changed `total` rows since it was
-        opened."""
-        self._changes += total - self._counted if total > self._counted else total
-        self._counted = total
+    def committed(self, rows: int) -> None:
+        """So many rows were committed; called while `writing` is held."""
+        if not rows:
+            return  # nor was anything written to the log
+        self._commits += 1
+        self._changes += rows
         self._written.set()
         if self._changes >= CHANGES:
             self._many.set()
@@ -62,14 +69,14 @@ class Checkpoints:
         while True:
             self._written.wait()
             self._many.wait(LATEST)
-            if self._ends:
-                break
             self._written.clear()
             self._many.clear()
+            if self._ends:
+                break
             self._changes = 0
             try:
                 connection = connection or self._opened()
-                if not self._moved(connection):
+                if not self._move(connection):
                     self._written.set()
                 self._failing = False
             except sqlite3.Error as error:  # such as a full disk: the log has it all meanwhile
@@ -86,10 +93,20 @@ class Checkpoints:
         connection.execute("PRAGMA synchronous=FULL")
         return connection
 
-    def _moved(self, connection: sqlite3.Connection) -> bool:
+    def _move(self, connection: sqlite3.Connection) -> bool:
         """Whether all of the log is in the file: not what somebody reads a version before of."""
-        for _ in range(PASSES):
-            _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if moved >= pages:
-                return True
-        return False
+        seen = self._commits
+        if seen == self._moved:
+            return True
+        whole = _checkpoint(connection)  # there is something to move, so the log does not end
+        with self.writing:
+            if whole and self._commits != seen:
+                whole = _checkpoint(connection)  # what came meanwhile; little, and nothing more
+            if whole:
+                self._moved = self._commits
+        return whole
+
+
+def _checkpoint(connection: sqlite3.Connection) -> bool:
+    busy, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return not busy and bool(moved >= pages)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar
 
+from sqlalchemy.exc import DBAPIError
+
 from gateway.errors import StoreUnavailable
 from gateway.store.database import Database
 from gateway.store.failures import settle_errors
@@ -35,9 +37,18 @@ class Reader:
                 a value in it, is raised as it is.
         """
 
-        def run() -> T:
+        def once() -> T:
             with self.database.read() as tx:
                 return query(tx, *args, **kwargs)
+
+        def run() -> T:
+            try:
+                return once()
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                self.database.forget()  # the others of a server that was restarted are gone, too
+                return once()
 
         loop = asyncio.get_running_loop()
         try:

@@ -12,6 +12,8 @@ from gateway.store.batcher import Operation
 from gateway.store.tx import Tx
 
 PIECE = 1000
+SEARCHED = 10 * PIECE  # events among which an old one is looked for
+HOUR = 3_600_000  # milliseconds
 NOT_THE_NEWEST = "AND id < (SELECT MAX(id) FROM events)"  # its number tells how far the feed is
 SWITCHES = 90 * 86_400_000  # milliseconds
 
@@ -57,22 +59,26 @@ def _prune(tx: Tx, item: Kept) -> int:
 
 
 def _prune_events(tx: Tx, before: int) -> int:
-    """The oldest are those with the lowest numbers, so no index of their times is needed."""
+    """By their numbers, so that no index of their times is needed. What is numbered below an old
+    event is old, whatever its time says: a clock may have been ahead."""
     return tx.run(
         f"DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT {PIECE}) "
-        f"AND created_at < ? {NOT_THE_NEWEST}",
+        "AND id <= (SELECT MAX(id) FROM (SELECT id, created_at FROM events ORDER BY id "
+        f"LIMIT {SEARCHED}) AS first WHERE created_at < ?) {NOT_THE_NEWEST}",
         (before,),
     ).rowcount
 
 
 def _prune_inbox(tx: Tx, before: int) -> int:
     """By their ids, which begin with the time; what came by a detour is kept for as long as that
-    took."""
-    return tx.run(
-        "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox WHERE id < ? AND received_at < ? "
-        f"AND state <> 'pending' ORDER BY id LIMIT {PIECE})",
-        (first_id("inb", before), before),
-    ).rowcount
+    took. Ids that a clock made which was ahead are looked at by themselves."""
+    sql = (
+        "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox WHERE id {} ? AND received_at < ? "
+        f"AND state <> 'pending' ORDER BY id LIMIT {PIECE})"
+    )
+    ahead = first_id("inb", tx.now + HOUR)
+    gone = tx.run(sql.format("<"), (first_id("inb", before), before)).rowcount
+    return gone + tx.run(sql.format(">"), (ahead, before)).rowcount
 
 
 PRUNE: Operation[Kept, int] = Operation("prune", 60, prune, lambda tx, items: False)

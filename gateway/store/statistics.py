@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqlalchemy.exc import DBAPIError
+
 from gateway.store.batcher import Operation
 from gateway.store.tables import Base
 from gateway.store.tx import Tx
@@ -13,6 +15,10 @@ from gateway.store.tx import Tx
 CHANGED = 250  # rows, and a third of all that there are, until a table is looked at again
 GROWN = 200_000  # rows of a table that is left to the database
 POLL = 5.0  # seconds
+
+
+class NotLookedAt(Exception):
+    """A table could not be looked at, such as in the time that a statement has."""
 
 
 def refresh(tx: Tx, items: Sequence[None]) -> Sequence[int | Exception]:
@@ -28,8 +34,13 @@ def _refresh(tx: Tx) -> int:
         (GROWN, CHANGED),
     ).fetchall()
     ours = sorted(row.relname for row in rows if row.relname in Base.metadata.tables)
-    if ours:
-        tx.run(f"ANALYZE (SKIP_LOCKED) {', '.join(ours)}")
+    for name in ours:
+        try:
+            tx.run(f"ANALYZE (SKIP_LOCKED) {name}")
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            raise NotLookedAt(name) from error
     return len(ours)
 
 
