@@ -101,6 +101,7 @@ async def test_a_few_rows_are_moved_too_after_a_while(
     async with writing(sqlite_url) as (_, batcher):
         await batcher.submit(ACCEPT, new_message(body="alone"))
         await until_in_the_file(sqlite_url, "alone")
+        assert in_the_file(sqlite_url, "alone")
 
 
 async def test_what_a_reader_holds_up_is_moved_after_it(

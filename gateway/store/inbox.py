@@ -16,7 +16,6 @@ from typing import Any
 from gateway.clock import new_id, to_ms
 from gateway.domain import (
     FETCHED,
-    Direction,
     Engagement,
     Event,
     Handshake,
@@ -43,6 +42,7 @@ from gateway.store import (
 from gateway.store.batcher import Operation
 from gateway.store.conversations import Wanted
 from gateway.store.database import Again
+from gateway.store.inbox_facts import facts_of
 from gateway.store.opt_outs import Word
 from gateway.store.rows import insert, select
 from gateway.store.tables import inbox, messages
@@ -341,30 +341,6 @@ def _wanted(
         said_at=min(_said_at(tx, item, event.occurred_at), tx.now),
         answerable=event.type is not MessageType.SYSTEM,  # the network speaks, not the person
     )
-
-
-def facts_of(event: InboundMessage) -> dict[str, Any]:
-    """What a message's row has of the event alone."""
-    return {
-        "direction": (Direction.OUTBOUND if event.echo else Direction.INBOUND).value,
-        "channel": event.channel.value,
-        "type": event.type.value,
-        "from_address": event.from_address,
-        "to_address": event.to_address,
-        "body": event.body,
-        "content": json.dumps(dict(event.content)) if event.content else None,
-        "reply_to": event.reply_to,
-        "subject": event.subject,
-        "extra": _extra(event),
-        "provider_message_id": event.provider_message_id,
-        "segments": event.segments,
-    }
-
-
-def _extra(event: InboundMessage) -> str | None:
-    extra = {"html": event.html, "email": dict(event.email) or None}
-    told = {name: value for name, value in extra.items() if value is not None}
-    return json.dumps(told) if told else None
 
 
 def _row(tx: Tx, new: _New) -> dict[str, Any]:

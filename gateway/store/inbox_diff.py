@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.domain import InboundMessage, StatusUpdate
-from gateway.store.inbox import DEDUPE, Delivery, facts_of
+from gateway.store.inbox import DEDUPE, Delivery
+from gateway.store.inbox_facts import facts_of
 from gateway.store.receipts import receipt_row
 from gateway.store.rows import select
 from gateway.store.tables import messages, receipts
