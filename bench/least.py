@@ -97,7 +97,8 @@ class Writer:
                 changed = [r for rows, _ in taken for r in rows.get(f"changed {table}", ())]
                 _update(open_, table, names, changed)
             done = [(r[0],) for rows, _ in taken for r in rows.get("changed messages", ())]
-            open_.executemany("DELETE FROM queue WHERE tenant_id = 'default' AND message_id=?", done)
+            gone = "DELETE FROM queue WHERE tenant_id = 'default' AND message_id = ?"
+            open_.executemany(gone, done)
             open_.execute("COMMIT")
             self._loop.call_soon_threadsafe(_resolve, [future for _, future in taken])
 
