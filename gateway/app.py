@@ -126,8 +126,16 @@ class Gateway:
         self.circuits = Circuits(
             self.batcher, self.reader, made.routes, self.clock, policy=policy(settings)
         )
+        self.templates = Templates(
+            made.providers, made.chains, self.clock, within=settings.send_timeout
+        )
+        foresight = Foresight(made.providers, self.templates)
         self.board = Switchboard(
-            self.circuits, made.routes, made.chains, seats=settings.worker_seats
+            self.circuits,
+            made.routes,
+            made.chains,
+            seats=settings.worker_seats,
+            foresight=foresight,
         )
         self.worker = Worker(
             self.batcher,
@@ -142,9 +150,6 @@ class Gateway:
             on_answer=self.metrics.answer,
             only_process=self.database.sqlite,
         )
-        self.templates = Templates(
-            made.providers, made.chains, self.clock, within=settings.send_timeout
-        )
         self.outbound = Outbound(
             self.batcher,
             made.chains,
@@ -154,7 +159,7 @@ class Gateway:
             idempotency=settings.idempotency_retention,
             local=self.worker if self.working else None,
             own_files=self.own_files,
-            foresight=Foresight(made.providers, self.templates),
+            foresight=foresight,
             references=References(self.reader),
             reachable=settings.reachable is not None,
         )
