@@ -289,10 +289,11 @@ class Gateway:
             self.old_files.start()
 
     def warm(self) -> None:
-        """Loads what the first sends need, on a thread: a start does not wait for it."""
-        for provider in self.adapters.providers.values():
-            if isinstance(provider, Warms):
-                provider.warm()
+        """Loads what the first sends and webhooks need, on a thread: a start does not wait."""
+        hooks = self.adapters.webhooks.values() if self.serving else ()
+        for adapter in (*self.adapters.providers.values(), *hooks):
+            if isinstance(adapter, Warms):
+                adapter.warm()
 
     async def stop(self) -> None:
         """Ends everything: streams, claims, what is in flight, then the store."""
