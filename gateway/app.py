@@ -182,20 +182,24 @@ class Gateway:
             },
         )
         limit, age = self.settings.media_max_bytes, self.settings.media_retention
-        self.media = MediaWorker(self.batcher, self._fetchers(), self.files, limit=limit)
+        only = self.database.sqlite
+        self.media = MediaWorker(
+            self.batcher, self._fetchers(), self.files, limit=limit, only_process=only
+        )
         self.mail = MailWorker(
             self.batcher,
             self.reader,
             made.webhooks,
             self.inbound,
             self.files,
-            only_process=self.database.sqlite,
+            only_process=only,
         )
         old_files = MediaRetention(self.batcher, self.files, self.incoming, self.clock, age)
         self.old_files = Rounds("media retention", old_files.turn, poll=60.0)
         self.confirmations = ConfirmationWorker(
             self.batcher,
             {n: hook for n, hook in made.webhooks.items() if isinstance(hook, Confirms)},
+            only_process=only,
         )
         self.gestures = Gestures(made.providers, made.routes, within=self.settings.send_timeout)
         self.look_ups, self.backfill = self._askers()
