@@ -10,7 +10,7 @@ from itertools import cycle
 
 from bench import load
 from bench.load import Run
-from bench.measure import WARM, Bench, Figure, Make, Server, Subject, received
+from bench.measure import LEAST, WARM, Bench, Figure, Make, Server, Subject, received
 from bench.sns import Sns
 
 LIKELY = 2500.0  # webhooks a second, before it is known
@@ -39,7 +39,8 @@ def measure_sns(bench: Bench) -> list[Figure]:
     """Signed webhooks, stored; the certificate is at hand."""
     sns, plan = bench.sns(), bench.plan
     sns.sign(int(LIKELY * (WARM + plan.rounds * plan.seconds)))
-    return received(bench, chosen(bench), notifications(sns), ("--idle", "--sns", sns.origin))
+    options = ("--idle", "--sns", sns.origin, "--certificates", str(sns.folder))
+    return received(bench, [LEAST, *chosen(bench)], notifications(sns), options)
 
 
 def measure_certificates(bench: Bench) -> list[Figure]:

@@ -25,7 +25,9 @@ WARM = 0.4  # seconds before the first turn
 # With more clients than it has connections to its database the usual stack stands still for its
 # pool's 30 s: requests that wait for a connection hold the threads that would give one back.
 USUAL_MOST = 64
+MINE = frozenset({"gateway", "least"})  # those that store and send as the gateway does
 STORED = {
+    "least": "SELECT count(*) FROM messages WHERE direction = '{}'",
     "gateway": "SELECT count(*) FROM messages WHERE direction = '{}'",
     "usual": "SELECT count(*) FROM message WHERE direction = '{}'",
 }
@@ -87,12 +89,13 @@ SMOKE = Plan(
 class Subject:
     """A server that is compared: what it is, its database, and its disk."""
 
-    kind: str  # bare, gateway, usual
+    kind: str  # bare, least, gateway, usual
     store: str = ""  # sqlite, postgres
     disk: str = "here"  # or slow
 
 
 BARE = Subject("bare")
+LEAST = Subject("least", "sqlite")
 
 
 @dataclass(kw_only=True)
@@ -235,10 +238,13 @@ Make = Callable[[Server, float], load.Requests]
 def subjects(plan: Plan) -> list[Subject]:
     """Everything that is compared with the bare server."""
     return [
-        Subject(kind, store, disk)
-        for disk in plan.disks
-        for kind in plan.kinds
-        for store in plan.stores
+        LEAST,
+        *(
+            Subject(kind, store, disk)
+            for disk in plan.disks
+            for kind in plan.kinds
+            for store in plan.stores
+        ),
     ]
 
 
@@ -256,7 +262,7 @@ def throughput(
     with ExitStack() as stack:
         servers = []
         for subject in (BARE, *chosen):
-            more = options if subject.kind == "gateway" else ()
+            more = options if subject.kind in MINE else ()
             servers.append(bench.server(subject, *more))
             stack.callback(servers[-1].process.stop)
         turn = partial(one_turn, bench, make=make, status=status)

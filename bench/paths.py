@@ -16,7 +16,7 @@ from pathlib import Path
 from bench import load
 from bench.load import Run
 from bench.machine import query
-from bench.measure import BARE, Bench, Figure, Server, Subject, accepts, in_turns, one_turn
+from bench.measure import BARE, LEAST, Bench, Figure, Server, Subject, accepts, in_turns, one_turn
 from bench.requests import signed
 from bench.servers import KEY
 
@@ -163,7 +163,7 @@ def exactly_once(log: Path, server: Server) -> list[str]:
 def measure_end_to_end(bench: Bench) -> list[Figure]:
     """From the first POST to the last answer of a vendor, stored."""
     plan = bench.plan
-    chosen = [Subject("gateway", s, d) for d in plan.disks for s in plan.stores]
+    chosen = [LEAST, *(Subject("gateway", s, d) for d in plan.disks for s in plan.stores)]
     with ExitStack() as stack:
         bare = bench.server(BARE)
         stack.callback(bare.process.stop)

@@ -9,13 +9,18 @@ from typing import Any
 from bench.growth import QUESTIONS
 from bench.measure import Figure, Subject
 
-NAMES = {"bare": "bare Starlette", "gateway": "gateway", "usual": "usual stack"}
+NAMES = {
+    "bare": "bare Starlette",
+    "least": "the least",
+    "gateway": "gateway",
+    "usual": "usual stack",
+}
 STORES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "": ""}
 DISKS = {"here": "this disk", "slow": "fsync + 2 ms"}
 AIMS = {"accepts": 0.40, "webhooks": 0.30, "sns": 0.30}
 TITLES = {"accepts": "Durable accepts", "webhooks": "Twilio's webhooks", "sns": "SNS's webhooks"}
 AIM_MS = 50  # lists and searches, at p99
-COLOURS = {"gateway": "#0b6e4f", "usual": "#c8553d", "bare": "#8a8a8a"}
+COLOURS = {"least": "#7fb5a3", "gateway": "#0b6e4f", "usual": "#c8553d", "bare": "#8a8a8a"}
 
 
 def named(subject: Subject) -> str:

@@ -133,6 +133,15 @@ def usual(given: argparse.Namespace) -> None:
     _uvicorn(application(url, KEY, TOKEN, ORIGIN), given.port)
 
 
+def least(given: argparse.Namespace) -> None:
+    """What the gateway stores and sends, without what makes it a gateway."""
+    from bench.least import application
+
+    folder = given.certificates
+    certificate = None if folder is None else folder / CERTIFICATE
+    _uvicorn(application(given.data, given.vendor, certificate), given.port)
+
+
 def gateway(given: argparse.Namespace) -> None:
     """The gateway itself; with `--idle` nothing is sent, so that accepts are all it does."""
     from gateway.app import Gateway
@@ -202,6 +211,7 @@ def _uvicorn(app: Any, port: int) -> None:
 
 SERVERS: dict[str, Callable[[argparse.Namespace], None]] = {
     "bare": bare,
+    "least": least,
     "gateway": gateway,
     "usual": usual,
     "certificates": certificates,
@@ -217,6 +227,7 @@ def main() -> None:
     parser.add_argument("--database", help="a PostgreSQL URL; else SQLite in --data")
     parser.add_argument("--vendor", help="where Twilio's API is")
     parser.add_argument("--sns", help="where certificates of SNS are")
+    parser.add_argument("--certificates", type=Path, help="the folder of SNS's certificate")
     parser.add_argument("--second", help="where the APIs of AWS are, for a chain")
     parser.add_argument("--chain", help="the providers of SMS")
     parser.add_argument("--idle", action="store_true", help="without the worker")

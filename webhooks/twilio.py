@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import ClassVar
 from urllib.parse import urlencode
 
@@ -282,6 +283,7 @@ def candidates(url: str) -> Iterator[str]:
                     yield candidate
 
 
+@lru_cache(maxsize=64)
 def canonical(url: str) -> str:
     """One spelling for all the candidates of a URL, so that they share one inbox key."""
     match = URL.fullmatch(url.partition("#")[0])

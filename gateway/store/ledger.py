@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import ne
 from typing import Any
 
 from gateway.domain import LANES, Priority, Status
@@ -193,7 +195,7 @@ class Thread:
         if not moved and not extra:
             return False
         if attempt not in self.new_attempts:
-            self.dirty_attempts.setdefault(attempt["id"], dict(attempt))
+            self.dirty_attempts.setdefault(attempt["id"], attempt.copy())
         if moved:
             self._move(attempt, status, values)
         else:  # old news, but perhaps with an id, a time or a price that we lacked
@@ -247,9 +249,11 @@ class Ledger:
         keys = sorted(self.threads)
         for row in select(tx, queue, QUEUE_KEY, keys, QUEUE_COLUMNS, lock=True):
             thread = self.threads[(row.tenant_id, row.message_id)]
-            thread.entry, thread.entry_was = dict(row._mapping), True
+            thread.entry, thread.entry_was = _fields(QUEUE_COLUMNS, row), True
         for row in select(tx, attempts, QUEUE_KEY, keys, ATTEMPT_COLUMNS):
-            self.threads[(row.tenant_id, row.message_id)].attempts.append(dict(row._mapping))
+            self.threads[(row.tenant_id, row.message_id)].attempts.append(
+                _fields(ATTEMPT_COLUMNS, row)
+            )
         for thread in self.threads.values():
             thread.attempts.sort(key=lambda a: int(a["number"]))
 
@@ -297,8 +301,12 @@ class Ledger:
 
 
 def _loaded(tx: Tx, row: Any) -> Thread:
-    message = dict(row._mapping)
-    return Thread(tx, message, dict(message))
+    message = _fields(MESSAGE_COLUMNS, row)
+    return Thread(tx, message, message.copy())
+
+
+def _fields(names: Sequence[str], row: Any) -> Fields:
+    return dict(zip(names, row, strict=True))
 
 
 def _alike(dirty: Sequence[tuple[Fields, Fields]], kept: tuple[str, ...]) -> list[list[Fields]]:
@@ -306,8 +314,8 @@ def _alike(dirty: Sequence[tuple[Fields, Fields]], kept: tuple[str, ...]) -> lis
     named costs nothing, nor do the indexes that it stands in."""
     groups: dict[tuple[str, ...], list[Fields]] = {}
     for row, before in dirty:
-        pairs = zip(row.items(), before.items(), strict=True)  # two of the same names, in order
-        changed = tuple([new[0] for new, old in pairs if new != old and new[0] not in kept])
+        differ = compress(row, map(ne, row.values(), before.values()))  # the same names, in order
+        changed = tuple([name for name in differ if name not in kept])
         if changed:
             part = {name: row[name] for name in (*kept, *changed)}
             groups.setdefault(changed, []).append(part)
