@@ -531,10 +531,11 @@ class Provider(Protocol):
 
 @runtime_checkable
 class Warms(Protocol):
-    """A provider that leaves what its sends need for later, so that a start does not wait."""
+    """An adapter that leaves what its work needs for later, so that a start does not wait."""
 
     def warm(self) -> None:
-        """Loads it, on a thread: the first send would, and others would wait for it."""
+        """Loads it, on a thread, and asks nobody: the first send, or the first webhook, would load
+        it, and others would wait for that."""
         ...
 
 
