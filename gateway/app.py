@@ -126,8 +126,16 @@ class Gateway:
         self.circuits = Circuits(
             self.batcher, self.reader, made.routes, self.clock, policy=policy(settings)
         )
+        self.templates = Templates(
+            made.providers, made.chains, self.clock, within=settings.send_timeout
+        )
+        foresight = Foresight(made.providers, self.templates)
         self.board = Switchboard(
-            self.circuits, made.routes, made.chains, seats=settings.worker_seats
+            self.circuits,
+            made.routes,
+            made.chains,
+            seats=settings.worker_seats,
+            foresight=foresight,
         )
         self.worker = Worker(
             self.batcher,
@@ -142,9 +150,6 @@ class Gateway:
             on_answer=self.metrics.answer,
             only_process=self.database.sqlite,
         )
-        self.templates = Templates(
-            made.providers, made.chains, self.clock, within=settings.send_timeout
-        )
         self.outbound = Outbound(
             self.batcher,
             made.chains,
@@ -154,7 +159,7 @@ class Gateway:
             idempotency=settings.idempotency_retention,
             local=self.worker if self.working else None,
             own_files=self.own_files,
-            foresight=Foresight(made.providers, self.templates),
+            foresight=foresight,
             references=References(self.reader),
             reachable=settings.reachable is not None,
         )
@@ -177,20 +182,24 @@ class Gateway:
             },
         )
         limit, age = self.settings.media_max_bytes, self.settings.media_retention
-        self.media = MediaWorker(self.batcher, self._fetchers(), self.files, limit=limit)
+        only = self.database.sqlite
+        self.media = MediaWorker(
+            self.batcher, self._fetchers(), self.files, limit=limit, only_process=only
+        )
         self.mail = MailWorker(
             self.batcher,
             self.reader,
             made.webhooks,
             self.inbound,
             self.files,
-            only_process=self.database.sqlite,
+            only_process=only,
         )
         old_files = MediaRetention(self.batcher, self.files, self.incoming, self.clock, age)
         self.old_files = Rounds("media retention", old_files.turn, poll=60.0)
         self.confirmations = ConfirmationWorker(
             self.batcher,
             {n: hook for n, hook in made.webhooks.items() if isinstance(hook, Confirms)},
+            only_process=only,
         )
         self.gestures = Gestures(made.providers, made.routes, within=self.settings.send_timeout)
         self.look_ups, self.backfill = self._askers()
@@ -284,10 +293,11 @@ class Gateway:
             self.old_files.start()
 
     def warm(self) -> None:
-        """Loads what the first sends need, on a thread: a start does not wait for it."""
-        for provider in self.adapters.providers.values():
-            if isinstance(provider, Warms):
-                provider.warm()
+        """Loads what the first sends and webhooks need, on a thread: a start does not wait."""
+        hooks = self.adapters.webhooks.values() if self.serving else ()
+        for adapter in (*self.adapters.providers.values(), *hooks):
+            if isinstance(adapter, Warms):
+                adapter.warm()
 
     async def stop(self) -> None:
         """Ends everything: streams, claims, what is in flight, then the store."""

@@ -22,6 +22,7 @@ GIVEN_UP = 48 * 3_600_000  # milliseconds after the vendor asked: by then its to
 LEASE = 120_000  # milliseconds
 PAUSE = 5_000  # milliseconds before the second try, doubled each time
 LONGEST = 900_000
+BEGUN = 3  # how often one is performed at once after a start, if a process died at it
 AT_ONCE = 8
 FIX = "subscribe this gateway to the topic again"
 
@@ -30,14 +31,21 @@ class ConfirmationWorker:
     """Performs what is due, a few at a time."""
 
     def __init__(
-        self, batcher: Batcher, hooks: Mapping[str, Confirms], *, poll: float = 5.0
+        self,
+        batcher: Batcher,
+        hooks: Mapping[str, Confirms],
+        *,
+        poll: float = 5.0,
+        only_process: bool = False,
     ) -> None:
         self._batcher = batcher
+        self._begun = BEGUN if only_process else 0
         self._hooks = hooks
         self.rounds = Rounds("confirmations", self._turn, poll=poll)
 
     async def _turn(self) -> bool:
-        rows = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE))
+        rows = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE, self._begun))
+        self._begun = 0  # from now on the leases are ours
         await asyncio.gather(*(self._perform(row) for row in rows))
         return bool(rows)
 

@@ -531,10 +531,11 @@ class Provider(Protocol):
 
 @runtime_checkable
 class Warms(Protocol):
-    """A provider that leaves what its sends need for later, so that a start does not wait."""
+    """An adapter that leaves what its work needs for later, so that a start does not wait."""
 
     def warm(self) -> None:
-        """Loads it, on a thread: the first send would, and others would wait for it."""
+        """Loads it, on a thread, and asks nobody: the first send, or the first webhook, would load
+        it, and others would wait for that."""
         ...
 
 
@@ -674,6 +675,7 @@ class Webhook(Protocol):
     name: str
     answer: Answer
     kept_headers: frozenset[str]  # kept in the inbox beside the usual ones; never a secret
+    claimed_by: str  # the header that `claims` looks for, as its vendor writes it
 
     def claims(self, headers: Mapping[str, str]) -> bool:
         """Says whether a request on a shared route is this vendor's."""

@@ -4,6 +4,7 @@ itself, or by the templates that it listed. Asks nobody, and lets pass what is n
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from gateway.domain import (
     Sender,
     VendorTemplate,
 )
-from gateway.drafts import Draft
+from gateway.drafts import Draft, subject_of
 from gateway.errors import ProviderError, Unreachable, Unsupported
 from gateway.own_files import own_id
 from gateway.routing import Route
@@ -29,7 +30,10 @@ from gateway.templates import Templates
 
 log = logging.getLogger("gateway.outbound")
 
-AT_THE_DOOR = "att_0000000000000000000000"  # as long as an attempt's own: none is made yet
+Row = Mapping[str, Any]
+
+# As long as the ids of an attempt and of a message: none is made yet.
+AT_THE_DOOR, UNNAMED = "att_0000000000000000000000", "msg_0000000000000000000000"
 SHORT = 400  # characters: at most 1,600 bytes, and the tightest limit that a vendor has
 MOST = 3  # providers of a chain whose reasons are told
 
@@ -44,6 +48,14 @@ class Refusal:
     listed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Who may have a message, best first; `taker` is the first who is not known to refuse it."""
+
+    routes: tuple[Route, ...]
+    taker: str
+
+
 class Foresight:
     """Asks the adapters what they know of their vendors."""
 
@@ -51,17 +63,19 @@ class Foresight:
         self._seers = {n: one for n, one in providers.items() if isinstance(one, Foresees)}
         self._templates = templates
 
-    def refusal(self, routes: Sequence[Route], message: OutboundMessage) -> Refusal | None:
-        """Why none of them would take it; None: one may."""
+    def fit(self, routes: Sequence[Route], message: OutboundMessage) -> Fit | Refusal:
+        """Who may have a message, without those before the first taker who are certain to refuse
+        it; or why none of them would take it."""
         found: list[tuple[Unsupported, bool]] = []
+        kept: list[Route] = []
         for place, route in enumerate(routes):
             asked = message if not place else _as_sent_by(route, message, routes)
-            error = self._refused(route, asked)
+            error = self._refused(route.name, asked)
             if error is None:
-                return None
+                return Fit((*kept, *routes[place:]), route.name)
             found.append(error)
-        if not found:
-            return None
+            if error[1]:  # a list may be old, and the worker has it asked for anew
+                kept.append(route)
         texts = dict.fromkeys(error.text for error, _ in found)
         return Refusal(
             found[0][0].field,
@@ -69,18 +83,25 @@ class Foresight:
             any(listed for _, listed in found),
         )
 
-    async def renewed(self, draft: Draft) -> None:
-        """Has vendors tell of a message's template again, unless they just did."""
-        await self._templates.anew(draft.channel, str((draft.template or {}).get("name", "")))
+    def refused(self, name: str, row: Row, sender: Sender) -> Refusal | None:
+        """Why one provider would not take a stored message; None: it may."""
+        if name not in self._seers:
+            return None
+        error = self._refused(name, _stored(row, sender))
+        return None if error is None else Refusal(error[0].field, error[0].text, error[1])
 
-    def _refused(self, route: Route, message: OutboundMessage) -> tuple[Unsupported, bool] | None:
-        seer = self._seers.get(route.name)
+    async def renewed(self, channel: Channel, template: Mapping[str, Any] | None) -> None:
+        """Has vendors tell of a message's template again, unless they just did."""
+        await self._templates.anew(channel, str((template or {}).get("name", "")))
+
+    def _refused(self, name: str, message: OutboundMessage) -> tuple[Unsupported, bool] | None:
+        seer = self._seers.get(name)
         if seer is None:
             return None
         error = _error(seer, message, ())
         if error is not None or message.template is None:
             return None if error is None else (error, False)
-        error = _error(seer, message, self._templates.known(route.name))
+        error = _error(seer, message, self._templates.known(name))
         return None if error is None else (error, True)
 
 
@@ -91,6 +112,14 @@ def plain(draft: Draft) -> bool:
         return False
     more = draft.type or draft.content or draft.media or draft.template or draft.html
     return not more and draft.reply_to is None
+
+
+def plain_row(row: Row) -> bool:
+    """The same of a stored message."""
+    if len(row["body"]) > SHORT or row["channel"] == Channel.EMAIL:
+        return False
+    more = row["content"] or row["media"] or row["extra"] or row["reply_to"]
+    return not more and row["type"] == MessageType.TEXT
 
 
 def _error(
@@ -116,16 +145,16 @@ def _as_sent_by(route: Route, message: OutboundMessage, routes: Sequence[Route])
 def foreseen(
     draft: Draft,
     kind: MessageType,
-    row: Mapping[str, Any],
+    to: str,
     email: Mapping[str, Any],
     sender: Sender,
 ) -> OutboundMessage:
     """A message as a provider would be given it, as far as that is known when it is accepted."""
     return OutboundMessage(
-        message_id=row["id"],
+        message_id=UNNAMED,
         attempt_id=AT_THE_DOOR,
         channel=draft.channel,
-        to=row["to_address"],
+        to=to,
         sender=sender,
         type=kind,
         body=draft.body,
@@ -133,8 +162,31 @@ def foreseen(
         media=tuple(_media(file) for file in draft.media),
         reply_to=draft.reply_to,
         template=draft.template,
-        subject=row["subject"],
+        subject=subject_of(draft),
         html=draft.html,
+        email=_email(email) if email else None,
+    )
+
+
+def _stored(row: Row, sender: Sender) -> OutboundMessage:
+    """The same of a stored message."""
+    extra: dict[str, Any] = json.loads(row["extra"]) if row["extra"] else {}
+    files = json.loads(row["media"]) if row["media"] else ()
+    email = extra.get("email")
+    return OutboundMessage(
+        message_id=row["id"],
+        attempt_id=AT_THE_DOOR,
+        channel=Channel(row["channel"]),
+        to=row["to_address"],
+        sender=sender,
+        type=MessageType(row["type"]),
+        body=row["body"],
+        content=json.loads(row["content"]) if row["content"] else {},
+        media=tuple(_media(file) for file in files),
+        reply_to=row["reply_to"],
+        template=extra.get("template"),
+        subject=row["subject"],
+        html=extra.get("html"),
         email=_email(email) if email else None,
     )
 

@@ -21,6 +21,7 @@ log = logging.getLogger("gateway.media")
 
 TRIES = 34  # an hour apart at most: a day
 LEASE = 120_000  # milliseconds
+BEGUN = 3  # how often a file is fetched at once after a start, if a process died at it
 AT_ONCE = 8
 PIECE = 100  # files that are deleted at once
 
@@ -36,15 +37,18 @@ class MediaWorker:
         *,
         limit: int,
         poll: float = 5.0,
+        only_process: bool = False,
     ) -> None:
         self._batcher = batcher
+        self._begun = BEGUN if only_process else 0
         self._fetchers = fetchers
         self._store = store
         self._limit = limit
         self.rounds = Rounds("media", self._turn, poll=poll)
 
     async def _turn(self) -> bool:
-        rows = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE))
+        rows = await self._batcher.submit(WANT, Wanted(AT_ONCE, LEASE, self._begun))
+        self._begun = 0  # from now on the leases are ours
         await asyncio.gather(*(self._fetch(row) for row in rows))
         return bool(rows)
 

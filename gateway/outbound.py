@@ -25,7 +25,7 @@ from gateway.domain import (
 )
 from gateway.drafts import Draft
 from gateway.errors import GatewayError
-from gateway.foresight import Foresight, foreseen, plain
+from gateway.foresight import Foresight, Refusal, foreseen, plain
 from gateway.outgoing import needs_of
 from gateway.own_files import OwnFiles, own_id
 from gateway.references import References
@@ -137,7 +137,7 @@ class Outbound:
         except Invalid as wrong:
             if not wrong.listed or self._foresight is None:
                 raise
-            await self._foresight.renewed(draft)  # a template may have changed meanwhile
+            await self._foresight.renewed(draft.channel, draft.template)  # it may have changed
             new = self.prepare(draft, tenant_id, key)
         if self._references is not None and (unknown := await self._references.resolved(new)):
             raise Invalid(unknown)
@@ -195,6 +195,13 @@ class Outbound:
         send_at, expires_at = self._times(draft, problems)
         if problems:
             raise Invalid(problems)
+        taker = ""
+        if self._foresight is not None and not plain(draft):
+            sender = routing.sender_at(able[0], draft.channel, ours, ())
+            fit = self._foresight.fit(able, foreseen(draft, kind, to, email, sender))
+            if isinstance(fit, Refusal):
+                raise Invalid([(fit.field, fit.text)], listed=fit.listed)
+            able, taker = fit.routes, fit.taker
         first = able[0]
         sender = routing.sender_at(first, draft.channel, ours, ())
         row = EMPTY_ROW.copy()
@@ -223,14 +230,9 @@ class Outbound:
             expires_at=expires_at,
         )
         route = ",".join(one.name for one in able)
-        if self._foresight is not None and not plain(draft):
-            message = foreseen(draft, kind, row, email, sender)
-            refusal = self._foresight.refusal(able, message)
-            if refusal is not None:
-                raise Invalid([(refusal.field, refusal.text)], listed=refusal.listed)
         wanted = self._wanted(draft, tenant_id, to, sender)
         window, apart = _window(draft, kind, able), _apart(draft, sender)
-        return NewMessage(row, wanted, key, route=route, window=window, apart=apart)
+        return NewMessage(row, wanted, key, route=route, window=window, apart=apart, taker=taker)
 
     def _places(
         self, draft: Draft, tenant_id: str, problems: list[tuple[str, str]]

@@ -264,7 +264,7 @@ class Sending:
     def _after(self, attempt: Attempt, error: ProviderError) -> Outcome:
         """What comes next, of an attempt that did not go well."""
         due, retry = attempt.due, self._limits.retry
-        route = due.route or attempt.provider
+        route = self._board.fitting(due.message, due.route or attempt.provider, attempt.provider)
         tried = (*due.tried, Tried(attempt.provider, error.reason, error.code))
         following = routing.after(
             error,
@@ -279,12 +279,13 @@ class Sending:
         wait, before = following.retry_in, None
         if isinstance(error, Throttled) and error.retry_after is not None:
             before = int(routing.patience(error, retry) * 1000)
-        rest = (name for name in names(route) if name != attempt.provider)
+        if following.drop:
+            route = ",".join(name for name in names(route) if name != attempt.provider)
         return Outcome(
             attempt,
             error=error,
             retry_in=None if wait is None else int(wait * 1000),
-            route=",".join(rest) if following.drop else None,
+            route=None if route == due.route else route,
             not_before=before,
         )
 

@@ -5,6 +5,7 @@ Decides nothing by itself: `routing` does, purely. While nothing is wrong it tak
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +15,7 @@ from gateway.breaker import Sign, State, sign_of
 from gateway.circuits import Circuits, Probe
 from gateway.domain import Channel, Sender
 from gateway.errors import ProviderError
+from gateway.foresight import Foresight, Refusal, plain_row
 from gateway.outgoing import needs_of
 from gateway.quotas import PIECE, SHORT, USED, Quotas
 from gateway.routing import PROBE, READY, May, Pick, Route, Tried, Wait
@@ -55,11 +57,13 @@ class Switchboard:
         chains: Mapping[Channel, Sequence[Route]],
         *,
         seats: int = 256,
+        foresight: Foresight | None = None,
     ) -> None:
         self.circuits = circuits
         self.routes = routes
         self.chains = chains
         self._seats = seats
+        self._foresight = foresight
         self._bounds = {
             route.name: bound
             for route in routes.values()
@@ -166,15 +170,55 @@ class Switchboard:
             if route.name == chosen:
                 break
             if route.name not in able:
-                left.append((route.name, self._why_not(row, route, chosen)))
+                left.append((route.name, self.why_never(row, route, chosen)))
         return left
 
-    def _why_not(self, row: Row, route: Route, chosen: str) -> str:
+    def why_never(self, row: Row, route: Route, chosen: str) -> str:
+        """Why a message was never meant for a provider of its chain, but for the chosen one."""
         lacking = routing.lacks(route.capabilities, needs_of(row))
         if lacking is not None:
             return f"cannot send {lacking}"
+        refusal = self._refusal(row, route.name)
+        if refusal is not None:
+            return f"would refuse: {refusal.text}"
         ours = routing.owns(self.routes[chosen], Channel(row["channel"]), row["from_address"])
         return "another_sender" if ours else "not_in_route"
+
+    def _refusal(self, row: Row, name: str) -> Refusal | None:
+        route = self.routes.get(name)
+        if self._foresight is None or route is None or plain_row(row):
+            return None
+        return self._foresight.refused(name, row, self.sender(row, route))
+
+    def unfit(
+        self, row: Row, route: str, tried: Sequence[Tried] = (), taker: str = ""
+    ) -> tuple[str, Refusal] | None:
+        """Who is asked next and is known to refuse a message, with why; None: nobody, or there is
+        nobody else. `taker` is known to do no such thing."""
+        if self._foresight is None or "," not in route or plain_row(row):
+            return None
+        found = self.pick(row, route, tried)
+        if isinstance(found, Wait) or found.provider == taker:
+            return None
+        refusal = self._refusal(row, found.provider)
+        return None if refusal is None else (found.provider, refusal)
+
+    def fitting(self, row: Row, route: str, kept: str) -> str:
+        """A route without those who are certain to refuse a message, but for one who was asked."""
+        if self._foresight is None or "," not in route or plain_row(row):
+            return route
+        fit = (n for n in names(route) if n == kept or not self._certainly_refuses(row, n))
+        return ",".join(fit)
+
+    def _certainly_refuses(self, row: Row, name: str) -> bool:
+        refusal = self._refusal(row, name)
+        return refusal is not None and not refusal.listed
+
+    async def renewed(self, row: Row) -> None:
+        """Has vendors tell of a message's template again, unless they just did."""
+        if self._foresight is not None:
+            template = json.loads(row["extra"] or "{}").get("template")
+            await self._foresight.renewed(Channel(row["channel"]), template)
 
     def elsewhere(self, row: Row, route: str, tried: Sequence[Tried]) -> bool:
         """Whether, after the last attempt, another provider may be asked at once."""

@@ -101,6 +101,8 @@ class Worker:
         be asked: T1 may hand it over. Then `accepted` must be told how that ended."""
         if self._free <= 0 or self._stopping or not self._tasks:
             return False
+        if self._board.unfit(new.row, new.route, taker=new.taker) is not None:
+            return False  # a vendor may have to be asked for its templates first
         pick = self._board.pick(new.row, new.route)
         if isinstance(pick, Wait) or pick.probe or self._board.full(pick.provider):
             return False
@@ -253,6 +255,7 @@ class Worker:
         return await self._loads.take(due, limits.lease - limits.send - 2 * GRACE - spent)
 
     async def _delivered(self, due: Due, leased: float, load: Load | None) -> None:
+        due = await self._fitted(due, leased)
         pick, probe = await self._picked(due)
         if pick is None:
             return
@@ -267,10 +270,28 @@ class Worker:
         if begun:
             await self._sending.begun(attempt, leased, probe, load)
 
+    async def _fitted(self, due: Due, leased: float) -> Due:
+        """Without those whose turn it is and who are certain to refuse it, while others may have
+        it; by a list of templates that is asked for anew, as long as the lease lets it wait."""
+        renewed = False
+        while (found := self._board.unfit(due.message, _route(due), due.tried)) is not None:
+            name, refusal = found
+            if refusal.listed and not renewed:
+                renewed = True
+                limits, spent = self._limits, self._clock.monotonic() - leased
+                try:
+                    async with asyncio.timeout(limits.lease - limits.send - 2 * GRACE - spent):
+                        await self._board.renewed(due.message)
+                except TimeoutError:
+                    break
+                continue
+            due = replace(due, route=",".join(n for n in names(_route(due)) if n != name))
+        return due
+
     async def _picked(self, due: Due) -> tuple[Pick | None, Probe | None]:
         """Who is asked, with the right to probe where it takes one; nobody: then the message waits
         again, at no cost."""
-        route = due.route or due.message["provider"]
+        route = _route(due)
         for _ in range(len(names(route)) + 1):
             found = self._board.pick(due.message, route, due.tried)
             if isinstance(found, Wait):
@@ -294,6 +315,8 @@ class Worker:
     def _at_once(self, due: Due) -> Attempt | None:
         """The attempt that may be made of a message that has just come back: by somebody else who
         is well, has a seat, and counts no messages."""
+        if self._board.unfit(due.message, due.route, due.tried) is not None:
+            return None
         found = self._board.pick(due.message, due.route, due.tried)
         if isinstance(found, Wait) or found.probe or self._board.full(found.provider):
             return None
@@ -353,6 +376,10 @@ class Worker:
                 log.warning("cannot sweep: %s", error)
             except Exception:
                 log.exception("cannot sweep")
+
+
+def _route(due: Due) -> str:
+    return due.route or str(due.message["provider"])
 
 
 async def _cut_off(tasks: set[asyncio.Task[None]]) -> None:

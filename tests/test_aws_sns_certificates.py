@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +24,7 @@ from tests.sns_signing import (
     HOST,
     NOW,
     SINCE,
+    TOPIC,
     UNTIL,
     URL,
     Source,
@@ -416,6 +421,60 @@ async def test_nobody_waits_for_a_thread_that_does_not_come_back() -> None:
         await in_thread(lambda: ended.wait(10), within=0.05)
     ended.set()
     eventually(lambda: not client_threads(), "the end of the thread")
+
+
+WARMED = """
+import asyncio, json, sys
+from datetime import datetime
+from gateway.app import Gateway
+from gateway.domain import WebhookRequest
+from gateway.settings import load
+given = json.load(sys.stdin)
+made = Gateway(environment=load(None, **given["variables"]))
+print(sorted({"requests", "cryptography"} & set(sys.modules)))
+made.warm()
+before = set(sys.modules)
+asked = WebhookRequest(
+    method="POST",
+    url=given["url"],
+    headers=given["headers"],
+    body=given["body"].encode(),
+    received_at=datetime.fromisoformat(given["at"]),
+)
+asyncio.run(made.adapters.webhooks["aws_sns"].verify(asked))
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_the_first_webhook_of_a_process_loads_nothing_that_a_start_does_not_wait_for(
+    vendor: LoopbackVendor, tmp_path: Path
+) -> None:
+    made = request(notification(said()), url=f"{vendor.url}/{FILE}")
+    vendor.pages[f"/{FILE}"] = Reply(body=signer().pem)
+    variables = {
+        "GATEWAY_ENV": "development",
+        "DATA_DIR": str(tmp_path),
+        "AWS_SNS_EMULATOR_URL": vendor.url,
+        "AWS_SNS_TOPIC_ARNS": TOPIC,
+    }
+    given = {
+        "variables": variables,
+        "url": made.url,
+        "headers": dict(made.headers),
+        "body": made.body.decode(),
+        "at": made.received_at.isoformat(),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", WARMED],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    at_start, by_webhook = done.stdout.split("\n")[:2]
+    assert "requests" not in at_start
+    assert by_webhook == "[]"
 
 
 def test_a_warm_verification_is_quick() -> None:

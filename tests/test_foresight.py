@@ -160,9 +160,16 @@ def test_what_one_of_a_chain_may_take_is_accepted(sqlite_url: str, tmp_path: Pat
         more["WHATSAPP_PROVIDERS"] = "twilio,aws_whatsapp"
         with in_thread(variables(tmp_path, sqlite_url, **more)) as client:
             asked = {"to": PERSON, "channel": "whatsapp", "outside_window": "try"}
+            told = client.call("POST", "/api/messages?dry_run=true", json={**asked, "body": LONG})
             made = client.send(**asked, body=LONG)
             shown = client.until(made["id"], "accepted")
-            assert [each["provider"] for each in shown["attempts"]] == ["twilio", "aws_whatsapp"]
+            (attempt,) = shown["attempts"]
+            assert (attempt["provider"], attempt["why"]) == ("aws_whatsapp", "next in the chain")
+            (over,) = attempt["passed_over"]
+            assert over["provider"] == "twilio" and over["reason"].startswith("would refuse: Twi")
+            first, second = told.json()["route"]
+            assert (first["provider"], first["would_be_asked"]) == ("aws_whatsapp", True)
+            assert (second["provider"], second["why_not"]) == ("twilio", over["reason"])
             answer = client.call("POST", "/api/messages", json={**asked, "body": "x" * 4097})
             assert fields(answer) == ["body"]
             (error,) = answer.json()["errors"]

@@ -119,6 +119,21 @@ def test_a_claimed_one_is_not_given_twice_until_its_lease_is_over(store: Store) 
     assert want(store)[0]["tries"] == 2
 
 
+def test_at_the_start_of_the_only_process_leases_are_dead_and_pauses_are_not(
+    store: Store,
+) -> None:
+    store.receive("k1", wanted(), wanted("t2", topic="arn:example:topic:two"))
+    store.receive("k2", wanted("t3", topic="arn:example:topic:three"))
+    _, failed, blamed = sorted(want(store), key=lambda row: str(row["token"]))
+    store.do(DONE, performed(failed, "pending", detail="later", retry_in=60_000))
+    store.change("UPDATE subscriptions SET tries = 4 WHERE id = ?", blamed["id"])
+    assert want(store) == []
+    assert [row["token"] for row in store.do(WANT, Wanted(10, 60_000, begun=3))[0]] == ["t1"]
+    store.change("UPDATE subscriptions SET due_at = 1")
+    assert len(want(store)) == 3  # and one that failed is begun like any other from then on
+    assert len(store.do(WANT, Wanted(10, 60_000, begun=3))[0]) == 2
+
+
 def test_a_token_is_kept_while_it_is_needed(store: Store) -> None:
     store.receive("k1", wanted())
     (row,) = want(store)
@@ -202,11 +217,13 @@ class Vendor:
 
 
 @asynccontextmanager
-async def working(store: Store, vendor: Vendor) -> AsyncIterator[ConfirmationWorker]:
+async def working(
+    store: Store, vendor: Vendor, *, only_process: bool = False
+) -> AsyncIterator[ConfirmationWorker]:
     """A worker on a database."""
     batcher = Batcher(store.database, lambda topics: None)
     batcher.start()
-    worker = ConfirmationWorker(batcher, {"test": vendor}, poll=0.05)
+    worker = ConfirmationWorker(batcher, {"test": vendor}, poll=0.05, only_process=only_process)
     worker.rounds.start()
     try:
         yield worker
@@ -223,6 +240,16 @@ async def until(store: Store, state: str, tries: int = 0) -> dict[str, Any]:
             return row
         await asyncio.sleep(0.02)
     raise AssertionError(f"{row} never came to {state}")
+
+
+@pytest.mark.anyio
+async def test_what_a_killed_process_was_confirming_is_confirmed_at_once(store: Store) -> None:
+    store.receive("k1", wanted())
+    want(store)
+    vendor = Vendor("sub-arn")
+    async with working(store, vendor, only_process=True):
+        await until(store, "confirmed")
+    assert len(vendor.asked) == 1
 
 
 @pytest.mark.anyio

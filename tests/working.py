@@ -14,12 +14,14 @@ from gateway.breaker import Policy
 from gateway.circuits import Circuits
 from gateway.clock import SystemClock
 from gateway.domain import Capabilities, Channel, OutboundMessage, Receipt
+from gateway.foresight import Foresight
 from gateway.routing import Retry, Route
 from gateway.sending import Limits, OnAnswer
 from gateway.store.batcher import Batcher
 from gateway.store.breakers import TOPIC
 from gateway.store.reader import Reader
 from gateway.switchboard import Switchboard
+from gateway.templates import Templates
 from gateway.worker import Worker
 from tests.stored import CONNECTION, Store
 
@@ -114,11 +116,13 @@ async def at_work(
     batcher.start()
     by_name = {route.name: route for route in routes}
     circuits = Circuits(batcher, reader, by_name, SystemClock(), policy=policy, senders=senders)
-    given = limits(**more)
+    given, chains = limits(**more), {Channel.SMS: routes}
+    providers = dict(zip(by_name, vendors, strict=True))
+    foresight = Foresight(providers, Templates(providers, chains, SystemClock(), within=given.send))
     worker = Worker(
         batcher,
-        dict(zip(by_name, vendors, strict=True)),
-        Switchboard(circuits, by_name, {Channel.SMS: routes}, seats=given.seats),
+        providers,
+        Switchboard(circuits, by_name, chains, seats=given.seats, foresight=foresight),
         clock or SystemClock(),
         given,
         origin="https://gateway.example.com",

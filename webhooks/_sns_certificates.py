@@ -91,6 +91,13 @@ def read_certificate(pem: bytes) -> Certificate:
     return Certificate(frozenset(names), found.not_valid_before_utc, found.not_valid_after_utc, key)
 
 
+def warm() -> None:
+    """Loads what reads certificates and proves signatures."""
+    from cryptography import exceptions, x509  # noqa: F401
+    from cryptography.hazmat.primitives import hashes  # noqa: F401
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa  # noqa: F401
+
+
 Flight: TypeAlias = "asyncio.Task[Certificate]"
 
 

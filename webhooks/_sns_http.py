@@ -96,6 +96,12 @@ def fetch(url: str, *, each: float = EACH, total: float = TOTAL) -> bytes:
     raise failure  # not from the library's: its text holds the URL, and a URL may hold a token
 
 
+def warm() -> None:
+    """Loads the library, which takes longer than all else of a first webhook. Asks nobody."""
+    import requests  # noqa: F401
+    from urllib3 import connection, connectionpool  # noqa: F401
+
+
 def _watched(session: Any, deadline: Deadline) -> None:
     """Lets a session make connections that the deadline ends."""
     from urllib3.connection import HTTPConnection, HTTPSConnection

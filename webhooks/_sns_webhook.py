@@ -17,7 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from gateway.domain import Answer, Event, Fake, Handshake, Simulated, Verified, WebhookRequest
 from gateway.errors import Malformed, Rejected, SettingsError, SignatureInvalid, Unreachable
-from webhooks import _sns_confirm, _sns_envelope, _sns_http, _sns_kinds, _sns_simulated
+from webhooks import (
+    _sns_certificates,
+    _sns_confirm,
+    _sns_envelope,
+    _sns_http,
+    _sns_kinds,
+    _sns_simulated,
+)
 from webhooks._forms import read_json, storable
 from webhooks._sns_certificates import Certificates
 from webhooks._sns_confirm import Credentials, NotAllowed
@@ -68,6 +75,7 @@ class SnsWebhook:
     spoken = _sns_kinds.SPOKEN
     Settings = SnsSettings
     kept_headers: frozenset[str] = frozenset()  # none is signed, and one names the subscription
+    claimed_by = "x-amz-sns-message-type"
     answer = Answer(status=200)
 
     @staticmethod
@@ -112,6 +120,12 @@ class SnsWebhook:
         if not self.certificate:
             return ""
         return self._emulator + _sns_simulated.certificate_path(self.certificate)
+
+    def warm(self) -> None:
+        """Loads what the first webhook needs. Fetches no certificate: SNS names it then."""
+        if self._topics:
+            _sns_http.warm()
+            _sns_certificates.warm()
 
     def claims(self, headers: Mapping[str, str]) -> bool:
         """Whether a request says that SNS sent it."""

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import routing, segments
+from gateway import segments
 from gateway.api.context import Context
 from gateway.api.problems import unprocessable
 from gateway.api.reading import answer
@@ -17,7 +17,6 @@ from gateway.clock import show, to_ms
 from gateway.domain import WINDOWS, Channel
 from gateway.drafts import Draft
 from gateway.money import shown
-from gateway.outgoing import needs_of
 from gateway.routing import PROBE, READY, Pick
 from gateway.store.accepts import NewMessage
 from gateway.store.claims import names
@@ -75,16 +74,15 @@ def _window(new: NewMessage, found: Known, now: int) -> dict[str, Any]:
 
 def _route(context: Context, new: NewMessage) -> list[dict[str, Any]]:
     """The chain as it would be asked at this moment, and those of it that would not be."""
-    board, row = context.board, new.row
-    found = board.pick(row, new.route)
+    board, row, fit = context.board, new.row, new.route
+    while (unfit := board.unfit(row, fit, taker=new.taker)) is not None:
+        fit = ",".join(name for name in names(fit) if name != unfit[0])
+    found = board.pick(row, fit)
     chosen = found.provider if isinstance(found, Pick) else None
-    order = board.order(row["channel"], names(new.route))
+    order = board.order(row["channel"], names(fit))
     entries = [(name, None if name == chosen else _why_not(context, row, name)) for name in order]
-    for route in context.chains.get(Channel(row["channel"]), ()):
-        if route.name not in order:
-            lacking = routing.lacks(route.capabilities, needs_of(row))
-            why = "another_sender" if lacking is None else f"cannot send {lacking}"
-            entries.append((route.name, why))
+    others = (r for r in context.chains.get(Channel(row["channel"]), ()) if r.name not in order)
+    entries += [(r.name, board.why_never(row, r, chosen or order[0])) for r in others]
     return [
         {"provider": name, "position": place, "would_be_asked": name == chosen, "why_not": why}
         for place, (name, why) in enumerate(entries, 1)

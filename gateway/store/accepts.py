@@ -64,7 +64,7 @@ class NewMessage:
     """A validated message. `row` has every column that does not depend on the database; `route`
     names who may send it, best first; `window` is how long (milliseconds) after the person's last
     message it may be said, where that is bound; `apart`: it comes from another address than what
-    is said in its conversation."""
+    is said in its conversation; `taker`: of whom is known already that it may take it."""
 
     row: dict[str, Any]
     wanted: Wanted
@@ -74,6 +74,7 @@ class NewMessage:
     route: str = ""
     window: int = 0
     apart: bool = False
+    taker: str = ""
 
     def __post_init__(self) -> None:
         self.route = self.route or self.row["provider"]

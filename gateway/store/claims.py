@@ -199,7 +199,8 @@ def leased(tx: Tx, items: Sequence[Claim]) -> bool:
 @dataclass(frozen=True, slots=True)
 class Release:
     """Gives a lease back: nobody may be asked just now. `due_at` where that is known to last;
-    `blocked` if it is the end of a sender's block, as whoever claimed knew of it."""
+    `blocked` if it is the end of a sender's block, as whoever claimed knew of it. The route may be
+    shorter by those who would refuse the message."""
 
     due: Due
     due_at: int | None = None
@@ -211,12 +212,13 @@ def release(tx: Tx, items: Sequence[Release]) -> Sequence[bool | Exception]:
     done: dict[str, bool] = {}  # by the lease's token and the message
     over = _over(tx, {item.due_at for item in items if item.blocked and item.due_at is not None})
     for item in sorted(items, key=lambda item: item.due.key):
+        due_at = over.get(item.due_at or 0, item.due_at)
         freed = tx.run(
             "UPDATE queue SET lease_token = NULL, lease_until = 0, claims = claims - 1, "
-            "due_at = COALESCE(?, due_at) "
+            "due_at = COALESCE(?, due_at), route = COALESCE(?, route) "
             "WHERE tenant_id = ? AND message_id = ? AND lease_until > 0 AND lease_token = ? "
             "AND claims > 0",  # none since T2: then it is not given back but settled
-            (over.get(item.due_at or 0, item.due_at), *item.due.key, item.due.token),
+            (due_at, item.due.route or None, *item.due.key, item.due.token),
         )
         done[item.due.token + item.due.message_id] = freed.rowcount > 0
     return [done[item.due.token + item.due.message_id] for item in items]

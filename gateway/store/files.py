@@ -17,10 +17,13 @@ KEY = ("tenant_id", "id")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Asks for files to fetch; they are not given to anybody else for `lease` milliseconds."""
+    """Asks for files to fetch; they are not given to anybody else for `lease` milliseconds.
+    `begun`: of those that were begun at most so often the leases are ended first, for whoever is
+    the only process and has just started. The others may be why the last one died, and wait."""
 
     limit: int
     lease: int
+    begun: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,18 @@ def want(tx: Tx, items: Sequence[Wanted]) -> Sequence[list[dict[str, Any]] | Exc
 
 
 def _want(tx: Tx, item: Wanted) -> list[dict[str, Any]]:
+    if item.begun:  # one that failed, and waits to be tried again, says why
+        tx.run(
+            "UPDATE media SET due_at = ? WHERE state = 'pending' AND due_at > ? "
+            "AND tries BETWEEN 1 AND ? AND detail IS NULL",
+            (tx.now, tx.now, item.begun),
+        )
     skip = "FOR UPDATE SKIP LOCKED" if tx.postgres else ""
     rows = tx.run(
         "WITH free (owner, one) AS MATERIALIZED ("
         "SELECT tenant_id, id FROM media WHERE state = 'pending' AND due_at <= ? "
         f"ORDER BY due_at LIMIT ? {skip}) "
-        "UPDATE media SET due_at = ?, tries = tries + 1 FROM free "
+        "UPDATE media SET due_at = ?, tries = tries + 1, detail = NULL FROM free "
         "WHERE tenant_id = free.owner AND id = free.one "
         "RETURNING tenant_id, id, message_id, connection, reference, declared_type, tries",
         (tx.now, item.limit, tx.now + item.lease),

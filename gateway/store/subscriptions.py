@@ -88,10 +88,13 @@ def _row(tx: Tx, tenant_id: str, verified: Verified, handshake: Handshake) -> Ro
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Asks for confirmations to perform; not given to anybody else for `lease` milliseconds."""
+    """Asks for confirmations to perform; not given to anybody else for `lease` milliseconds.
+    `begun`: of those that were begun at most so often the leases are ended first, for whoever is
+    the only process and has just started."""
 
     limit: int
     lease: int
+    begun: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +117,18 @@ def want(tx: Tx, items: Sequence[Wanted]) -> Sequence[list[Row] | Exception]:
 
 
 def _want(tx: Tx, item: Wanted) -> list[Row]:
+    if item.begun:  # one that failed, and waits to be tried again, says why
+        tx.run(
+            "UPDATE subscriptions SET due_at = ? WHERE state = 'pending' AND due_at > ? "
+            "AND tries BETWEEN 1 AND ? AND detail IS NULL",
+            (tx.now, tx.now, item.begun),
+        )
     skip = "FOR UPDATE SKIP LOCKED" if tx.postgres else ""
     found = tx.run(
         "WITH free (owner, one) AS MATERIALIZED ("
         "SELECT tenant_id, id FROM subscriptions WHERE state = 'pending' AND due_at <= ? "
         f"ORDER BY due_at LIMIT ? {skip}) "
-        "UPDATE subscriptions SET due_at = ?, tries = tries + 1 FROM free "
+        "UPDATE subscriptions SET due_at = ?, tries = tries + 1, detail = NULL FROM free "
         "WHERE tenant_id = free.owner AND id = free.one "
         "RETURNING tenant_id, id, webhook, topic_arn, token, subscribe_url, tries, said_at",
         (tx.now, item.limit, tx.now + item.lease),
