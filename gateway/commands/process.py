@@ -134,7 +134,8 @@ def readable(database: Database) -> Iterator[None]:
 
 
 def prepare(database: Database) -> None:
-    """Makes the schema of an embedded database this version's; a server's is the operator's.
+    """Makes the schema of an embedded or an empty database this version's; that of a server's
+    older one is the operator's, as other processes may be using it.
 
     Raises:
         Failure: it cannot be used, or is to be upgraded first.
@@ -142,8 +143,9 @@ def prepare(database: Database) -> None:
     from gateway.store import migrate
 
     with readable(database):
-        if migrate.needed(database):
-            if not database.sqlite or migrate.newer(database):
+        stands = migrate.current(database)
+        if stands != migrate.head():
+            if (stands is not None and not database.sqlite) or migrate.newer(database):
                 raise Failure(unfit(database))
             migrate.upgrade(database)
 
