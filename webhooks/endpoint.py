@@ -37,9 +37,11 @@ TITLES = {
     405: "Webhooks are POST requests",
     408: "The request took too long",
     413: "The request is too large",
+    415: "The body is compressed: send it as it is",
     503: "Cannot be taken now",
 }
 SHARED = frozenset({"sms", "whatsapp"})  # routes by channel, whoever the vendor is
+IDENTITY = "identity"  # the only coding of a body that is taken
 CLOSE = (b"connection", b"close")
 LARGE_AT_ONCE = 4  # bodies in memory that are larger than others may be
 LARGE_TIMEOUT = 60.0
@@ -106,7 +108,7 @@ class Endpoint:
     webhooks that may claim its requests. `missing` maps a name that is switched off to the
     variable that it lacks. `receive` stores what was proved, and returns after the commit.
     `on_verdict` hears the webhook's name and a word: `taken`, `unsigned`, `wrong_signature`,
-    `unclaimed`, `off`, `unknown`, `method`, `too_large`, `too_slow`, `unavailable`.
+    `unclaimed`, `off`, `unknown`, `method`, `encoded`, `too_large`, `too_slow`, `unavailable`.
     """
 
     def __init__(
@@ -178,6 +180,7 @@ class Endpoint:
             key, hooks = self._known(key, scope["method"])
             request = self._head(scope)
             most = self._admitted(key, request)
+            _check_coding(key, request)
             with self._room(request, most):
                 body = await self._read(request, receive, most)
                 webhook = await self._take(key, hooks, _whole(request, body))
@@ -297,6 +300,16 @@ def _unproved(key: str, error: SignatureInvalid, also: str = "", *, rest: bool =
     verdict = "unsigned" if error.missing else "wrong_signature"
     closing = (CLOSE,) if rest else ()
     return Refused(error.http_status, verdict, *closing, rest=rest)
+
+
+def _check_coding(key: str, request: WebhookRequest) -> None:
+    """Refuses a body that is compressed: no vendor's documents say of which bytes its signature
+    would be then, and none compresses what it posts."""
+    coding = request.headers.get("content-encoding")
+    if coding and coding.strip().lower() != IDENTITY:
+        log.warning("webhook %s refused (415): a proxy in between compresses its body", key)
+        plain = (b"accept-encoding", IDENTITY.encode())
+        raise Refused(415, "encoded", plain, CLOSE, rest=True)
 
 
 def _whole(head: WebhookRequest, body: bytes) -> WebhookRequest:
