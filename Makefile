@@ -7,7 +7,7 @@ LOCAL  := .venv-localstack
 EXTRAS := twilio,aws,email,media,postgres,dev,bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-localstack check format-check format lint types bench bench-peers chaos clean
+.PHONY: help setup run test test-localstack check format-check format lint types bench bench-peers chaos soak clean
 
 help:           ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-17s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench-peers: setup ## Measure accepts only, beside the usual stack
 chaos: setup    ## Simulate a million messages with every fault (SEED=, MESSAGES=, PROCESSES=)
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) \
 	  $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(PROCESSES),--processes $(PROCESSES))
+
+soak: setup     ## Send and receive 200,000 messages each through one process, and see what it holds
+	$(BIN)/python -m bench.soak
 
 clean:          ## Remove the environment and the caches; data stays
 	rm -rf $(VENV) $(LOCAL) .mypy_cache .pytest_cache .ruff_cache .hypothesis

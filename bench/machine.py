@@ -128,6 +128,12 @@ class Process:
         line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) / 1024
 
+    def holds(self) -> dict[str, float]:
+        """What it holds at the moment: megabytes, open files and connections, threads."""
+        place = Path(f"/proc/{self.child.pid}")
+        open_, threads = (len(list((place / name).iterdir())) for name in ("fd", "task"))
+        return {"memory": self.memory(), "open": float(open_), "threads": float(threads)}
+
     def stop(self) -> None:
         """Ends it in order, or at least ends it."""
         self.child.terminate()

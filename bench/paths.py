@@ -121,7 +121,7 @@ def measure_stream(bench: Bench) -> list[Figure]:
     return figures
 
 
-def _deliver(bench: Bench, server: Server, how_many: int) -> dict[str, float]:
+def deliver(bench: Bench, server: Server, how_many: int) -> dict[str, float]:
     """Posts messages, and waits until each is settled."""
     before = server.process.cpu()
     run = bench.run(
@@ -175,11 +175,11 @@ def measure_end_to_end(bench: Bench) -> list[Figure]:
             stack.callback(server.process.stop)
             servers.append(server)
             logs[id(server)] = log
-            _deliver(bench, server, max(10, plan.messages // 10))  # to warm up
+            deliver(bench, server, max(10, plan.messages // 10))  # to warm up
 
         def turn(server: Server) -> dict[str, float]:
             if server is not bare:
-                return _deliver(bench, server, plan.messages)
+                return deliver(bench, server, plan.messages)
             return one_turn(bench, bare, plan.clients[0], 1.0, make=accepts, status=202)
 
         figures = in_turns(servers, turn, plan.fewer)

@@ -37,6 +37,7 @@ def number(value: float, digits: int = 0) -> str:
     return "-" if value != value else f"{value:,.{digits}f}"
 
 
+SOAKED = 8  # rounds that are shown
 FOLLOWED = {"sse": "server-sent events", "ws": "WebSocket"}
 
 
@@ -260,6 +261,23 @@ def memory(figures: Sequence[Figure]) -> str:
     return markdown(head, rows)
 
 
+def soak(figures: Sequence[Figure]) -> str:
+    """One process for long: what it holds after each of some rounds."""
+    (figure,) = figures
+    head = ("after messages", "sent/s", "received/s", "MB", "open files", "threads", "each once")
+    chosen = {round((i + 1) * len(figure.turns) / SOAKED) for i in range(SOAKED)} - {0}
+    rows = [
+        (
+            f"{each['messages']:,.0f}",
+            *(number(each[name]) for name in ("rate", "heard", "memory", "open", "threads")),
+            verdict(figure) if place == len(figure.turns) else "",
+        )
+        for place, each in enumerate(figure.turns, 1)
+        if place in chosen
+    ]
+    return markdown(head, rows)
+
+
 TABLES: Mapping[str, Callable[[Sequence[Figure]], str]] = {
     "accepts": lambda figures: throughput(figures, "accepts/s"),
     "webhooks": lambda figures: throughput(figures, "webhooks/s"),
@@ -272,7 +290,9 @@ TABLES: Mapping[str, Callable[[Sequence[Figure]], str]] = {
     "store": growth,
     "start": start,
     "memory": memory,
+    "soak": soak,
 }
+BESIDE = frozenset({"soak"})  # commands of their own
 
 
 def table(name: str, figures: Sequence[Figure]) -> str:
@@ -314,7 +334,7 @@ def write(found: Mapping[str, Sequence[Figure]], facts: Facts, docs: Path = DOCS
     parts = {name: table(name, figures) for name, figures in found.items()}
     if "store" in parts:
         parts["store"] += "\n\n![p99 while the store grows](growth.svg)"
-    if len(found) == len(TABLES):
+    if found.keys() == TABLES.keys() - BESIDE:
         parts["machine"] = f"{environment(facts)}\n\n{closing(facts)}"
     for name, part in parts.items():
         text = between(text, name, part)

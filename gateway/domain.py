@@ -675,6 +675,7 @@ class Webhook(Protocol):
     name: str
     answer: Answer
     kept_headers: frozenset[str]  # kept in the inbox beside the usual ones; never a secret
+    claimed_by: str  # the header that `claims` looks for, as its vendor writes it
 
     def claims(self, headers: Mapping[str, str]) -> bool:
         """Says whether a request on a shared route is this vendor's."""

@@ -30,6 +30,7 @@ from bench.measure import SMOKE, Bench, Figure, Subject
 from bench.requests import HOOK, accept_template, signed
 from bench.servers import CERTIFICATE, ORIGIN, TOKEN
 from bench.sns import Sns
+from bench.soak import soak
 from tests.sns_signing import Signer
 from tests.vendors import LoopbackVendor, Reply
 
@@ -56,6 +57,15 @@ def test_every_measurement_runs_and_what_it_counts_is_true(name: str, tmp_path: 
         assert figure.turns
         assert figure.wrong == []
     assert "no:" not in report.table(name, figures)
+
+
+def test_what_a_process_holds_is_looked_at_after_each_round(tmp_path: Path) -> None:
+    with Bench(tmp_path, SMOKE) as bench:
+        figure = soak(bench, "sqlite", rounds=3, each=20)
+    assert [turn["messages"] for turn in figure.turns] == [40, 80, 120]
+    assert all(turn["memory"] > 20 and turn["open"] > 3 for turn in figure.turns)
+    assert figure.wrong == []
+    assert report.soak([figure]).splitlines()[-1].endswith("yes       |")
 
 
 def test_the_shim_makes_a_sync_slower_by_what_it_says(tmp_path: Path) -> None:

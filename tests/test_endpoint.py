@@ -322,7 +322,8 @@ def test_what_nobody_claims_on_a_shared_route_is_401_and_the_log_says_who_is_off
     answered = door.ask("POST", "/api/webhooks/sms", b"{}", {"x-amz-sns-message-type": "x"})
     assert answered.problem()["status"] == 401
     (line,) = logged(caplog)
-    assert "twilio or console" in line
+    assert "X-Twilio-Signature (twilio) or X-Gateway-Signature (console)" in line
+    assert f"{ORIGIN}/api/webhooks/sms " in line
     assert "AWS_SNS_TOPIC_ARNS" in line
 
 
@@ -346,6 +347,18 @@ def test_where_one_vendor_is_set_up_the_log_still_says_who_is_off(
     assert "X-Twilio-Signature is missing" in shared
     assert "aws_sns (AWS_SNS_TOPIC_ARNS)" in shared
     assert "AWS_SNS_TOPIC_ARNS" not in own
+
+
+def test_the_log_names_what_a_query_holds_and_not_its_values(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    for headers in ({}, {"X-Twilio-Signature": "abc="}):
+        door.ask(
+            "POST", "/api/webhooks/twilio?bare7&pin=secret7&From=%2B15007&attempt=a", b"", headers
+        )
+    for line in logged(caplog):
+        assert f"{ORIGIN}/api/webhooks/twilio?…&pin=…&From=…&attempt=a" in line
+        assert not any(private in line for private in ("bare7", "secret7", "15007"))
 
 
 @pytest.mark.parametrize("path", ["/api/webhooks/aws", "/api/sms/webhook/aws-sns"])
@@ -465,12 +478,16 @@ def test_a_compressed_body_is_415_before_it_is_read_or_verified(door: Door, codi
     assert door.post(request, path, **{"Content-Encoding": "identity"}).status == 200
 
 
-def test_chunks_that_become_too_large_are_413_and_the_connection_closes(door: Door) -> None:
+def test_chunks_that_become_too_large_are_413_and_the_connection_closes(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
     request = simulated("/api/webhooks/twilio")
     answered = door.raw(chunked(request, "/api/webhooks/twilio", *[b"x" * 1024] * 5))
     assert answered.startswith(b"HTTP/1.1 413")
     assert b"connection: close" in answered.lower()
     assert door.verdicts == [("twilio", "too_large")]
+    (line,) = logged(caplog)
+    assert line == f"webhook twilio refused (413): the body is larger than {LIMIT} bytes"
 
 
 def test_the_largest_body_is_still_read(door: Door) -> None:
@@ -481,13 +498,17 @@ def test_the_largest_body_is_still_read(door: Door) -> None:
     assert door.post(padded, path).status == 200
 
 
-def test_a_body_that_does_not_come_is_408_in_bounded_time(door: Door) -> None:
+def test_a_body_that_does_not_come_is_408_in_bounded_time(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
     head = b"POST /api/webhooks/twilio HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
     before = time.monotonic()
     answered = door.raw(head, b"abc")
     assert answered.startswith(b"HTTP/1.1 408")
     assert time.monotonic() - before < 10 * TIMEOUT
     assert door.verdicts == [("twilio", "too_slow")]
+    (line,) = logged(caplog)
+    assert line == f"webhook twilio refused (408): the body took more than {TIMEOUT:g} seconds"
 
 
 def test_a_body_that_drips_gets_no_more_time_in_all(door: Door) -> None:

@@ -14,6 +14,7 @@ from gateway.domain import (
     VendorError,
 )
 from gateway.errors import REASONS as ERROR_REASONS, Malformed
+from providers._twilio_answers import ERRORS
 from tests.twilio_forms import (
     ACCOUNT,
     ATTEMPT,
@@ -62,6 +63,11 @@ def test_the_tables_are_whole() -> None:
     assert set(WORDS) == set(STATUSES.values())
     assert set(REASONS.values()) <= {*ERROR_REASONS.values(), "opted_out"}
     assert all(code.isdigit() for code in REASONS)
+
+
+def test_what_an_answer_may_say_of_delivery_a_callback_may_say_too() -> None:
+    told = {str(code) for code in ERRORS if str(code).startswith(("3", "6"))}
+    assert told <= REASONS.keys()
     assert all(value.value == word for word, value in TYPES.items())
     assert {"From", "To", "MessageSid", "MediaUrl9", "ReferralCtwaClid", "ToZip"} <= KNOWN
 

@@ -75,6 +75,7 @@ class SnsWebhook:
     spoken = _sns_kinds.SPOKEN
     Settings = SnsSettings
     kept_headers: frozenset[str] = frozenset()  # none is signed, and one names the subscription
+    claimed_by = "x-amz-sns-message-type"
     answer = Answer(status=200)
 
     @staticmethod

@@ -72,7 +72,9 @@ OPT_OUT_TYPES = frozenset({"stop", "start", "help"})
 # Twilio, "Error and warning dictionary": the codes that come in callbacks, by what they mean here.
 _REASONS = {
     "account_refused": "20003 20403 20404 30002",
-    "sender_refused": ("21212 21601 21606 30018 30024 30032 30034 63001 63002 63007 63020 63062"),
+    "sender_refused": (
+        "21212 21601 21606 30018 30024 30032 30034 63001 63002 63007 63020 63062 63112"
+    ),
     "rejected": (
         "21211 21214 21217 21408 21602 21603 21604 21608 21612 21614 21617 21620 21623 21655 21656 "
         "21701 21702 21703 21704 21705 30003 30004 30005 30006 30007 30010 30011 30019 30036 30450 "

@@ -45,6 +45,7 @@ class ConsoleWebhook:
     spoken = _console_events.SPOKEN
     Settings = ConsoleWebhookSettings
     kept_headers: frozenset[str] = frozenset()
+    claimed_by = "X-Gateway-Signature"
     answer = Answer(status=204)
 
     @staticmethod

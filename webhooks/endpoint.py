@@ -48,8 +48,8 @@ LARGE_TIMEOUT = 60.0
 
 
 class Refused(Exception):
-    """An answer other than the vendor's: a status, and what to tell and to log. `rest`: some of
-    the body is unread, and the connection ends with the answer."""
+    """An answer other than the vendor's: a status, and what to tell and to log. `why`: what is not
+    logged yet. `rest`: some of the body is unread, and the connection ends with the answer."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Refused(Exception):
         verdict: str,
         *headers: tuple[bytes, bytes],
         kind: str = "about:blank",
+        why: str = "",
         rest: bool = False,
     ) -> None:
         super().__init__(verdict)
@@ -64,6 +65,7 @@ class Refused(Exception):
         self.verdict = verdict
         self.headers = headers
         self.kind = kind
+        self.why = why
         self.rest = rest
 
 
@@ -180,13 +182,15 @@ class Endpoint:
             key, hooks = self._known(key, scope["method"])
             request = self._head(scope)
             most = self._admitted(key, request)
-            _check_coding(key, request)
+            _check_coding(request)
             with self._room(request, most):
                 body = await self._read(request, receive, most)
                 webhook = await self._take(key, hooks, _whole(request, body))
         except Refused as refused:
             named = key in self._hooks or key in self._missing
             self._on_verdict(key if named else "?", refused.verdict)
+            if refused.why:
+                log.warning("webhook %s refused (%d): %s", key, refused.status, refused.why)
             if refused.rest:
                 await discard(receive, scope["headers"])
             await _send(send, *_problem(refused))
@@ -242,7 +246,8 @@ class Endpoint:
         large = most > self._max_bytes and not small
         if large and self._large >= LARGE_AT_ONCE:
             later = (b"retry-after", RETRY_AFTER.encode())
-            raise Refused(503, "unavailable", later, CLOSE, rest=True)
+            why = f"{LARGE_AT_ONCE} others that are as large are being read"
+            raise Refused(503, "unavailable", later, CLOSE, why=why, rest=True)
         self._large += large
         try:
             yield
@@ -252,15 +257,16 @@ class Endpoint:
     async def _read(self, request: WebhookRequest, receive: Receive, most: int) -> bytes:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > most:
-            raise Refused(413, "too_large", CLOSE, rest=True)
+            raise _too_large(most, rest=True)
         timeout = self._timeout if most <= self._max_bytes else max(self._timeout, LARGE_TIMEOUT)
         try:
             return await within(timeout, _body(receive, most))
         except TimeoutError:
-            raise Refused(408, "too_slow", CLOSE) from None
+            why = f"the body took more than {timeout:g} seconds"
+            raise Refused(408, "too_slow", CLOSE, why=why) from None
 
     async def _take(self, key: str, hooks: tuple[Webhook, ...], request: WebhookRequest) -> Webhook:
-        webhook = self._claimant(key, hooks, request)
+        webhook = self._claimant(hooks, request)
         try:
             verified = await webhook.verify(request)
             await self._receive(webhook, verified)
@@ -274,20 +280,14 @@ class Endpoint:
             raise Refused(503, "unavailable", later, kind=kind) from None
         return webhook
 
-    def _claimant(self, key: str, hooks: tuple[Webhook, ...], request: WebhookRequest) -> Webhook:
+    def _claimant(self, hooks: tuple[Webhook, ...], request: WebhookRequest) -> Webhook:
         """Whose request it is. Where only one vendor comes, it says itself what is missing."""
         if len(hooks) == 1:
             return hooks[0]
         for webhook in hooks:
             if webhook.claims(request.headers):
                 return webhook
-        log.warning(
-            "webhook %s refused (401): no signature header of %s%s",
-            key,
-            " or ".join(webhook.name for webhook in hooks),
-            self._off(),
-        )
-        raise Refused(401, "unclaimed")
+        raise Refused(401, "unclaimed", why=_unclaimed(hooks, request) + self._off())
 
     def _off(self) -> str:
         """What else would be here if it were set up."""
@@ -302,14 +302,28 @@ def _unproved(key: str, error: SignatureInvalid, also: str = "", *, rest: bool =
     return Refused(error.http_status, verdict, *closing, rest=rest)
 
 
-def _check_coding(key: str, request: WebhookRequest) -> None:
+def _check_coding(request: WebhookRequest) -> None:
     """Refuses a body that is compressed: no vendor's documents say of which bytes its signature
     would be then, and none compresses what it posts."""
     coding = request.headers.get("content-encoding")
     if coding and coding.strip().lower() != IDENTITY:
-        log.warning("webhook %s refused (415): a proxy in between compresses its body", key)
         plain = (b"accept-encoding", IDENTITY.encode())
-        raise Refused(415, "encoded", plain, CLOSE, rest=True)
+        why = "its body is compressed (Content-Encoding): no proxy may do that to a webhook"
+        raise Refused(415, "encoded", plain, CLOSE, why=why, rest=True)
+
+
+def _unclaimed(hooks: tuple[Webhook, ...], request: WebhookRequest) -> str:
+    names: dict[str, list[str]] = {}
+    for webhook in hooks:
+        names.setdefault(webhook.claimed_by, []).append(webhook.name)
+    headers = " or ".join(f"{header} ({', '.join(whose)})" for header, whose in names.items())
+    url = clean(request.url.partition("?")[0])[:140]
+    return f"a request for {url} has no signature header: {headers}"
+
+
+def _too_large(limit: int, *, rest: bool) -> Refused:
+    why = f"the body is larger than {limit} bytes"
+    return Refused(413, "too_large", CLOSE, why=why, rest=rest)
 
 
 def _whole(head: WebhookRequest, body: bytes) -> WebhookRequest:
@@ -346,7 +360,7 @@ async def _body(receive: Receive, limit: int) -> bytes:
         chunk = event.get("body", b"")
         size += len(chunk)
         if size > limit:
-            raise Refused(413, "too_large", CLOSE, rest=event.get("more_body", False))
+            raise _too_large(limit, rest=event.get("more_body", False))
         chunks.append(chunk)
         if not event.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)

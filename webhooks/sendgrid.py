@@ -92,6 +92,7 @@ class SendgridWebhook:
     spoken = frozenset({"event", "type", "status", "bounce_classification", "asm_group_id"})
     Settings = SendgridWebhookSettings
     kept_headers = frozenset({TIMESTAMP})
+    claimed_by = "X-Twilio-Email-Event-Webhook-Signature"
     answer = Answer(status=204)
 
     @staticmethod

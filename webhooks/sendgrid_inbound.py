@@ -66,6 +66,7 @@ class SendgridInboundWebhook:
     name = "sendgrid_inbound"
     Settings = SendgridInboundSettings
     kept_headers = frozenset({TIMESTAMP})
+    claimed_by = "X-Twilio-Email-Event-Webhook-Signature"
     spoken: frozenset[str] = frozenset()
     answer = Answer(status=200)
 

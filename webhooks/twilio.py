@@ -48,6 +48,7 @@ PORT = re.compile(r":[0-9]*$")
 DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 BODY_HASH = re.compile(r"[?&]bodySHA256=([^&#]*)")
 ATTEMPT = re.compile(r"[?&]attempt=([^&#]*)")
+TOLD = frozenset({"attempt", "bodySHA256"})
 ATTEMPT_ID = re.compile(r"att_[0-9A-Za-z]{20,40}")
 PRICE = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?")
 CURRENCY = re.compile(r"[A-Z]{3}")
@@ -74,6 +75,7 @@ class TwilioWebhook:
     Settings = TwilioWebhookSettings
     spoken = SPOKEN
     kept_headers = frozenset({"i-twilio-idempotency-token", "x-home-region"})
+    claimed_by = "X-Twilio-Signature"
     # Twilio, "How to respond to messages": TwiML without a verb says nothing to the person. Plain
     # text would be sent as a reply.
     answer = Answer(
@@ -294,13 +296,21 @@ def canonical(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """A URL for the log: bounded, and without userinfo."""
+    """A URL for the log: bounded, and without userinfo. Of its query only what is ours or Twilio's
+    keeps its value: anything else may be a secret of whoever entered it, or about a person."""
     match = URL.fullmatch(url)
     if match is None:
         return "an unreadable URL"
     scheme, authority, rest = match.groups()
-    text = f"{scheme}://{authority.rpartition('@')[2]}{rest}"
+    path, mark, query = rest.partition("?")
+    told = "&".join(_told(part) for part in query.split("&"))
+    text = f"{scheme}://{authority.rpartition('@')[2]}{path}{mark}{told}"
     return text if len(text) <= 140 else text[:139] + "…"
+
+
+def _told(part: str) -> str:
+    name, mark, _ = part.partition("=")
+    return part if name in TOLD or not part else f"{name}=…" if mark else "…"
 
 
 def _other_kind(form: Form) -> str:

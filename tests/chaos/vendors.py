@@ -326,7 +326,7 @@ class Vendor:
 class Hook:
     """The webhook of a vendor: what it is given is what it reads."""
 
-    answer, kept_headers = Answer(), frozenset[str]()
+    answer, kept_headers, claimed_by = Answer(), frozenset[str](), "X-Signature"
 
     def __init__(self, name: str) -> None:
         self.name = name
