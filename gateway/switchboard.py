@@ -17,7 +17,8 @@ from gateway.circuits import Circuits, Probe
 from gateway.domain import Channel, Sender
 from gateway.errors import ProviderError
 from gateway.foresight import Foresight, Refusal, plain_row
-from gateway.outgoing import needs_of
+from gateway.outgoing import carries, file_urls, needs_of
+from gateway.own_files import own_id
 from gateway.quotas import PIECE, SHORT, USED, Quotas
 from gateway.routing import PROBE, READY, TRIED, May, Pick, Route, Tried, Wait
 from gateway.store.breakers import Place
@@ -249,6 +250,25 @@ class Switchboard:
         """Whether, after the last attempt, another provider may be asked at once."""
         order, may = self._asked(row, names(route))
         return len(order) > 1 and routing.elsewhere(order, tried, may, self.circuits.now())
+
+    def holds(self, row: Row, name: str) -> bool:
+        """Whether a provider has the files of a message in memory as it sends it, which is no
+        email."""
+        route = self.routes.get(name)
+        if not row["media"] or route is None or row["channel"] == Channel.EMAIL:
+            return False
+        return route.capabilities.holds_media and any(
+            own_id(url) or url.startswith(routing.WEB) for url in file_urls(row)
+        )
+
+    def needs_room(self, row: Row, route: str, tried: Sequence[Tried]) -> bool:
+        """Whether whoever sends a message now has its files in memory."""
+        if carries(row):
+            return True
+        if not row["media"] or row["channel"] == Channel.EMAIL:
+            return False
+        found = self.pick(row, route, tried)
+        return isinstance(found, Pick) and self.holds(row, found.provider)
 
     def able(self) -> frozenset[str]:
         """The providers that may be asked now."""

@@ -132,6 +132,7 @@ def able(bucket: str, *, lists: bool) -> Capabilities:
         channels=WHATSAPP,
         media=WHATSAPP if bucket else frozenset(),
         max_media=1 if bucket else 0,
+        holds_media=bool(bucket),
         media_from=(WEB, place(bucket, "{tenant}")) if bucket else (WEB,),
         templates=True,
         types=TYPES | (FILES if bucket else frozenset()),
