@@ -42,7 +42,7 @@ EMPTY_ROW: dict[str, Any] = dict.fromkeys(COLUMNS)
 FILES = frozenset({*drafts.MEDIA_TYPES.values(), MessageType.DOCUMENT, MessageType.STICKER})
 NOWHERE: frozenset[str] = frozenset()
 AN_UPLOAD = "be the url of an upload, /api/media/…"
-FARTHEST = 366 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
+FARTHEST = 36_525 * 86_400_000  # milliseconds: how far ahead a message may be scheduled
 
 
 # The fields of `Needs`.
@@ -346,7 +346,7 @@ class Outbound:
         now = to_ms(self._clock.now())
         send_at = to_ms(draft.send_at) if draft.send_at is not None else None
         if send_at is not None and send_at > now + FARTHEST:
-            problems.append(("send_at", "must be within a year"))
+            problems.append(("send_at", "must be within a hundred years"))
         starts = max(now, send_at or 0)
         expires_at = to_ms(draft.expires_at) if draft.expires_at else starts + self.expiry
         if expires_at <= starts:

@@ -56,6 +56,7 @@ class Answered:
         problem = json.loads(self.body)
         assert problem["status"] == self.status
         assert problem["title"]
+        assert problem["detail"]
         return dict(problem)
 
 

@@ -54,8 +54,16 @@ async def test_every_word_of_twilio_is_a_status_of_ours(
         assert isinstance(event, StatusUpdate)
         assert (event.status, event.vendor_status) == (status, word)
         assert (event.error and event.error.code) == code
-        assert event.dedupe_key == f"st:{SID}:{word}:{code or ''}"
+        assert event.dedupe_key == f"st:{SID}:{word}:{code or ''}::"
         assert event.occurred_at is None
+
+
+async def test_a_word_about_somebody_else_is_not_the_same_word() -> None:
+    said = {"MessageSid": SID, "MessageStatus": "delivered", "AccountSid": ACCOUNT, "To": PERSON}
+    others = {"To": "+15550100008"}, {"AccountSid": "AC" + "9" * 32}, {}
+    keys = [(await one({**said, **other})).dedupe_key for other in others]
+    assert len(set(keys)) == 3
+    assert (await one(said)).dedupe_key == keys[2]
 
 
 def test_the_tables_are_whole() -> None:

@@ -37,11 +37,21 @@ TITLES = {
     405: "Webhooks are POST requests",
     408: "The request took too long",
     413: "The request is too large",
-    415: "The body is compressed: send it as it is",
+    415: "The body is compressed",
     503: "Cannot be taken now",
 }
 SHARED = frozenset({"sms", "whatsapp"})  # routes by channel, whoever the vendor is
 IDENTITY = "identity"  # the only coding of a body that is taken
+DETAILS = {
+    401: "The signature that the vendor puts into a header is missing.",
+    403: "Nothing proves that the vendor sent it here; the gateway's log has the reason.",
+    404: "No webhook has this name, or it is not set up.",
+    405: "Send it by POST.",
+    408: "The body did not come in time.",
+    413: "The body is larger than a webhook's may be.",
+    415: "Send it as it is, without Content-Encoding.",
+    503: "It may not be stored; send it again later.",
+}
 CLOSE = (b"connection", b"close")
 LARGE_AT_ONCE = 4  # bodies in memory that are larger than others may be
 LARGE_TIMEOUT = 60.0
@@ -371,9 +381,13 @@ Spoken = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 def _problem(refused: Refused) -> Spoken:
     """RFC 9457, saying nothing that helps somebody who guesses."""
-    body = json.dumps(
-        {"type": refused.kind, "title": TITLES[refused.status], "status": refused.status}
-    ).encode()
+    problem = {
+        "type": refused.kind,
+        "title": TITLES[refused.status],
+        "status": refused.status,
+        "detail": DETAILS[refused.status],
+    }
+    body = json.dumps(problem).encode()
     headers = [(b"content-type", b"application/problem+json"), *refused.headers]
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Signature"))

@@ -335,14 +335,16 @@ def _status(form: Form, url: str, message_sid: str, word: str, key: str) -> Even
         return Unrecognised(dedupe_key=f"un:{key}", kind=kind)
     recipient, sender = address(form, "To"), address(form, "From")
     named = recipient or sender
-    error = _error(form, word)
+    error, account = _error(form, word), sid(form, "AccountSid")
+    # Whom it is about belongs to what it says: one about somebody else hides no true one.
+    said = (message_sid, word, error.code if error else "", account, recipient and recipient.text)
     return StatusUpdate(
-        dedupe_key=f"st:{message_sid}:{word}:{error.code if error else ''}",
+        dedupe_key="st:" + ":".join(part or "" for part in said),
         status=status,
         vendor_status=word,
         attempt_id=_attempt(form, url),
         provider_message_id=message_sid,
-        account=sid(form, "AccountSid"),
+        account=account,
         channel=named.channel if named else None,
         sender=sender.text if sender else None,
         recipient=recipient.text if recipient else None,

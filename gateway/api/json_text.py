@@ -35,6 +35,7 @@ def json_of(body: bytes, content_type: str) -> Any:
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
+        _check_leniently(body)
         raise Problem(400, f"The body is not JSON: {error}.") from None
     if b"\\u" in body or b"\x00" in body:
         _check_text(value, "")
@@ -45,6 +46,17 @@ def json_of(body: bytes, content_type: str) -> Any:
     if len(NAMED.findall(body)) > names:  # a name came twice, or a text looks like a name
         ONCE.decode(body.decode())
     return value
+
+
+def _check_leniently(body: bytes) -> None:
+    """NaN and half of a surrogate pair are no JSON, but many programs write them: whoever did is
+    told the field."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return
+    _check_text(value, "")
+    _check_numbers(value, "")
 
 
 def _check_depth(body: bytes) -> None:
@@ -89,7 +101,7 @@ def _below(path: str, name: str) -> str:
 def _check_numbers(value: Any, path: str) -> None:
     """The parser takes a number that is too large for infinity, which no JSON can tell."""
     if isinstance(value, float) and not isfinite(value):
-        raise unprocessable([(path, "must be a number below 1.8e308")])
+        raise unprocessable([(path, "must be a finite number, below 1.8e308")])
     if isinstance(value, dict):
         for name, inner in value.items():
             _check_numbers(inner, _below(path, name))

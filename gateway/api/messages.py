@@ -293,7 +293,7 @@ def _moved(wanted: Reschedule, context: Context, identity: Identity, id_: str) -
     expires_at = to_ms(wanted.expires_at) if wanted.expires_at is not None else None
     problems = []
     if send_at > now + FARTHEST:
-        problems.append(("send_at", "must be within a year"))
+        problems.append(("send_at", "must be within a hundred years"))
     if expires_at is not None and expires_at <= max(now, send_at):
         problems.append(("expires_at", "must be after now and after send_at"))
     if problems:
