@@ -252,6 +252,7 @@ class Capabilities:
     fetches_media: bool = False
     deduplicates: bool = False
     replies: bool = False  # quotes the message that is answered
+    names_later: bool = False  # answers a send with an id of its own; a status tells the network's
     user_ids: bool = False  # reaches people who show no number
     marks_read: bool = False  # `MarksRead`
     shows_typing: bool = False  # the same; no vendor shows it for what is not read

@@ -139,6 +139,7 @@ def able(bucket: str, *, lists: bool) -> Capabilities:
         reports_delivery=True,
         fetches_media=bool(bucket),
         replies=True,
+        names_later=True,
         user_ids=True,
         marks_read=True,
         shows_typing=True,
