@@ -7,7 +7,6 @@ the body itself, and never logs one.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,57 +25,15 @@ from gateway.errors import (
     clean,
 )
 from gateway.patience import discard, within
+from webhooks._refusals import CLOSE, Refused, Spoken, problem
 
 log = logging.getLogger("gateway.webhooks")
 
 RETRY_AFTER = "5"
-TITLES = {
-    401: "The request is not signed",
-    403: "The signature does not hold",
-    404: "There is no such webhook",
-    405: "Webhooks are POST requests",
-    408: "The request took too long",
-    413: "The request is too large",
-    415: "The body is compressed",
-    503: "Cannot be taken now",
-}
 SHARED = frozenset({"sms", "whatsapp"})  # routes by channel, whoever the vendor is
 IDENTITY = "identity"  # the only coding of a body that is taken
-DETAILS = {
-    401: "The signature that the vendor puts into a header is missing.",
-    403: "Nothing proves that the vendor sent it here; the gateway's log has the reason.",
-    404: "No webhook has this name, or it is not set up.",
-    405: "Send it by POST.",
-    408: "The body did not come in time.",
-    413: "The body is larger than a webhook's may be.",
-    415: "Send it as it is, without Content-Encoding.",
-    503: "It may not be stored; send it again later.",
-}
-CLOSE = (b"connection", b"close")
 LARGE_AT_ONCE = 4  # bodies in memory that are larger than others may be
 LARGE_TIMEOUT = 60.0
-
-
-class Refused(Exception):
-    """An answer other than the vendor's: a status, and what to tell and to log. `why`: what is not
-    logged yet. `rest`: some of the body is unread, and the connection ends with the answer."""
-
-    def __init__(
-        self,
-        status: int,
-        verdict: str,
-        *headers: tuple[bytes, bytes],
-        kind: str = "about:blank",
-        why: str = "",
-        rest: bool = False,
-    ) -> None:
-        super().__init__(verdict)
-        self.status = status
-        self.verdict = verdict
-        self.headers = headers
-        self.kind = kind
-        self.why = why
-        self.rest = rest
 
 
 class Disconnected(Exception):
@@ -203,7 +160,7 @@ class Endpoint:
                 log.warning("webhook %s refused (%d): %s", key, refused.status, refused.why)
             if refused.rest:
                 await discard(receive, scope["headers"])
-            await _send(send, *_problem(refused))
+            await _send(send, *problem(refused))
         except Disconnected:
             return
         else:
@@ -374,24 +331,6 @@ async def _body(receive: Receive, limit: int) -> bytes:
         chunks.append(chunk)
         if not event.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-Spoken = tuple[int, list[tuple[bytes, bytes]], bytes]
-
-
-def _problem(refused: Refused) -> Spoken:
-    """RFC 9457, saying nothing that helps somebody who guesses."""
-    problem = {
-        "type": refused.kind,
-        "title": TITLES[refused.status],
-        "status": refused.status,
-        "detail": DETAILS[refused.status],
-    }
-    body = json.dumps(problem).encode()
-    headers = [(b"content-type", b"application/problem+json"), *refused.headers]
-    if refused.status == 401:
-        headers.append((b"www-authenticate", b"Signature"))
-    return refused.status, [*headers, (b"content-length", str(len(body)).encode())], body
 
 
 @lru_cache(maxsize=64)
