@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,16 @@ def unset(environment: Environment, model: Any) -> list[str]:
 
 def named(settings: Settings) -> tuple[str, ...]:
     """Every provider or family that the settings name."""
-    chains = (settings.sms_providers, settings.whatsapp_providers, settings.email_providers)
-    first = (settings.messaging_provider,) if settings.messaging_provider else ()
-    return (*first, *(name for chain in chains for name in chain))
+    return tuple(name for _, name in _naming(settings))
+
+
+def _naming(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The variables that name providers, each with what it names."""
+    if settings.messaging_provider:
+        yield "MESSAGING_PROVIDER", settings.messaging_provider
+    for channel in (Channel.SMS, Channel.WHATSAPP, Channel.EMAIL):
+        for name in settings.chain(channel):
+            yield f"{channel.upper()}_PROVIDERS", name
 
 
 def adapters(environment: Environment, http: Http, *, keep: bool = True) -> Adapters:
@@ -132,11 +139,9 @@ def _check_names(settings: Settings) -> None:
             f"MESSAGING_PROVIDER is not set; set it to one of {catalog.senders()} "
             "(or GATEWAY_ENV=development to try the gateway without a vendor)."
         )
-    for name in named(settings):
+    for variable, name in _naming(settings):
         if not any(entry.provider is not None for entry in catalog.entries(name)):
-            raise SettingsError(
-                f"MESSAGING_PROVIDER or a chain names {name!r}; known are {catalog.senders()}."
-            )
+            raise SettingsError(f"{variable} names {name!r}; known are {catalog.senders()}.")
 
 
 def _wanted(environment: Environment, entry: catalog.Entry) -> bool:
@@ -204,11 +209,17 @@ def _add_provider(made: Adapters, environment: Environment, entry: Any, http: Ht
 def _add_webhook(
     made: Adapters, environment: Environment, entry: Any, extra: Mapping[str, str]
 ) -> None:
-    lacking = [n for n in unset(environment, entry.webhook.Settings) if n not in extra]
+    model: Any = entry.webhook.Settings
+    for name in getattr(model, "development_only", ()):  # also where the webhook is off
+        if environment.has(name) and not environment.settings.development:
+            raise SettingsError(
+                f"{name} is for development only: unset it, or set GATEWAY_ENV=development."
+            )
+    lacking = [n for n in unset(environment, model) if n not in extra]
     if lacking:
         made.missing[entry.name] = lacking[0]
         return
-    settings = environment.fill(entry.webhook.Settings, extra)
+    settings = environment.fill(model, extra)
     webhook = entry.webhook(settings)
     made.webhooks[entry.name] = webhook
     made.connections.setdefault(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from gateway.domain import (
     RESENDS,
@@ -118,9 +118,19 @@ def place(url: str, places: Iterable[str], tenant_id: str) -> str | None:
         if not url.startswith(start):
             continue
         rest = unquote(url[len(start) :]).replace("\\", "/")
-        if start == WEB or (rest.isprintable() and not {"", ".", ".."} & {*rest.split("/")}):
+        if start == WEB:
+            return each if _is_somewhere(url) else None
+        if rest.isprintable() and not {"", ".", ".."} & {*rest.split("/")}:
             return each
     return None
+
+
+def _is_somewhere(url: str) -> bool:
+    """Whether a URL names a host; a vendor would say no more than that the file is away."""
+    try:
+        return bool(urlsplit(url).hostname) and url.isprintable()
+    except ValueError:
+        return False
 
 
 def owns(route: Route, channel: Channel, address: str | None, key: str | None = None) -> bool:

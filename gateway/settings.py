@@ -23,6 +23,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    StringConstraints,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -98,6 +99,7 @@ def _origin(url: str) -> str:
 
 
 Duration = Annotated[float, BeforeValidator(seconds)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True)]
 Names = Annotated[tuple[str, ...], BeforeValidator(names)]
 
 
@@ -118,7 +120,7 @@ class Settings(BaseModel):
     trusted_proxies: Names = ()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    messaging_provider: str | None = None
+    messaging_provider: Name | None = None
     sms_providers: Names = ()
     whatsapp_providers: Names = ()
     email_providers: Names = ()
@@ -273,7 +275,7 @@ class Environment:
         try:
             settings = Settings.model_validate(known)
         except ValidationError as error:
-            raise SettingsError(_sentence(error)) from None
+            raise SettingsError(_sentence(error, Settings)) from None
         if settings.development and settings.host not in LOOPBACK:
             raise SettingsError(
                 "HOST must be a loopback address in development (GATEWAY_ENV=development); "
@@ -292,16 +294,19 @@ class Environment:
         try:
             return model.model_validate({k: v for k, v in values.items() if k in wanted})
         except ValidationError as error:
-            raise SettingsError(_sentence(error)) from None
+            raise SettingsError(_sentence(error, model)) from None
 
     def with_(self, **more: str) -> Environment:
         """The same, with some variables set."""
         return Environment({**self.variables, **more})
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, model: type[BaseModel]) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
-    variable = ".".join(str(part) for part in first["loc"]).upper()
+    parts = [str(part) for part in first["loc"]]
+    if parts and (known := model.model_fields.get(parts[0])):  # what is unset comes by its field
+        parts[0] = known.alias or parts[0]
+    variable = ".".join(parts).upper()
     told = first["msg"].removeprefix("Value error, ")
     return f"{variable}: {told}." if variable else f"{told}."  # of several: it names them itself
 

@@ -98,3 +98,31 @@ def test_nobody_joins_a_channel_without_a_sender_there(tmp_path: Path) -> None:
     assert chains(tmp_path, **more) == {"sms": ["aws_sns", "twilio"]}
     more["TWILIO_WHATSAPP_NUMBER"] = "+15550008888"
     assert chains(tmp_path, **more)["whatsapp"] == ["twilio"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"SMS_PROVIDERS": "twilio, vonage"}, "SMS_PROVIDERS names 'vonage'; known are "),
+        ({"EMAIL_PROVIDERS": "vonage"}, "EMAIL_PROVIDERS names 'vonage'; known are "),
+        ({"MESSAGING_PROVIDER": "vonage"}, "MESSAGING_PROVIDER names 'vonage'; known are "),
+        (
+            {**AWS, "AWS_SECRET_ACCESS_KEY": "", "SMS_PROVIDERS": "aws"},
+            "AWS_SECRET_ACCESS_KEY: is not set, but AWS_ACCESS_KEY_ID is",
+        ),
+        (
+            {"AWS_SNS_EMULATOR_URL": "http://127.0.0.1:4571"},
+            "AWS_SNS_EMULATOR_URL is for development only",
+        ),
+    ],
+)
+def test_what_stops_the_start_is_told_by_its_variable(
+    tmp_path: Path, more: dict[str, str], told: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        chains(tmp_path, **{**TWILIO, **more})
+    assert str(caught.value).startswith(told)
+
+
+def test_blanks_around_a_name_are_no_part_of_it(tmp_path: Path) -> None:
+    assert chains(tmp_path, **{**TWILIO, "MESSAGING_PROVIDER": " Twilio "})["sms"] == ["twilio"]

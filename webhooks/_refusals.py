@@ -17,7 +17,7 @@ TITLES = {
     503: "Cannot be taken now",
 }
 DETAILS = {
-    401: "The signature that the vendor puts into a header is missing.",
+    401: "The vendor's signature is missing.",
     403: "Nothing proves that the vendor sent it here; the gateway's log has the reason.",
     404: "No webhook has this name, or it is not set up.",
     405: "Send it by POST.",

@@ -56,6 +56,7 @@ class SnsSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True)
     required: ClassVar[tuple[str, ...]] = (TOPICS,)
+    development_only: ClassVar[tuple[str, ...]] = (EMULATOR,)
 
     topic_arns: str = Field("", alias="AWS_SNS_TOPIC_ARNS")
     emulator_url: str = Field("", alias="AWS_SNS_EMULATOR_URL")

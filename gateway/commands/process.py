@@ -130,7 +130,8 @@ def readable(database: Database) -> Iterator[None]:
 
 
 def prepare(database: Database) -> None:
-    """Makes the schema of an embedded database this version's; a server's is the operator's.
+    """Makes the schema of an embedded or an empty database this version's; that of a server's
+    older one is the operator's, as other processes may be using it.
 
     Raises:
         Failure: it cannot be used, or is to be upgraded first.
@@ -138,7 +139,8 @@ def prepare(database: Database) -> None:
     from gateway.store import migrate
 
     with readable(database):
-        if migrate.needed(database):
-            if not database.sqlite:
+        stands = migrate.current(database)
+        if stands != migrate.head():
+            if stands is not None and not database.sqlite:
                 raise Failure(UPGRADE)
             migrate.upgrade(database)
