@@ -61,6 +61,10 @@ def test_the_older_names_of_the_chat_ui_are_accepted(idle: Client) -> None:
         channel_id=7,
         sender="agent",
         outside_window="try",
+        metadata=None,  # as programs write what they do not set
+        media=None,
+        priority=None,
+        body=None,
     )
     assert (message["to"], message["body"], message["channel"]) == (PERSON, "hello", "whatsapp")
     assert message["metadata"] == {"session_id": "s1", "channel_id": 7, "sender": "agent"}
