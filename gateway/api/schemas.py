@@ -159,7 +159,15 @@ class Content(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _older_names(cls, value: Any) -> Any:
-        return _without_older_names(value) if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        # Programs write null for what they do not set.
+        said = {n: v for n, v in value.items() if v is not None or n not in cls._may_be_null()}
+        return _without_older_names(said)
+
+    @classmethod
+    def _may_be_null(cls) -> frozenset[str]:
+        return frozenset({"from", *cls.model_fields} - {"sender"})
 
     _in_utc = field_validator("send_at", "expires_at")(placed)
 

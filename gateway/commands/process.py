@@ -134,8 +134,7 @@ def readable(database: Database) -> Iterator[None]:
 
 
 def prepare(database: Database) -> None:
-    """Makes the schema of an embedded or an empty database this version's; that of a server's
-    older one is the operator's, as other processes may be using it.
+    """Makes the schema of an embedded database this version's; a server's is the operator's.
 
     Raises:
         Failure: it cannot be used, or is to be upgraded first.
@@ -143,9 +142,8 @@ def prepare(database: Database) -> None:
     from gateway.store import migrate
 
     with readable(database):
-        stands = migrate.current(database)
-        if stands != migrate.head():
-            if (stands is not None and not database.sqlite) or migrate.newer(database):
+        if migrate.needed(database):
+            if not database.sqlite or migrate.newer(database):
                 raise Failure(unfit(database))
             migrate.upgrade(database)
 
