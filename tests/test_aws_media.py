@@ -19,10 +19,10 @@ from gateway.errors import (
     Unreachable,
     Unsupported,
 )
-from providers import _aws_media, _fetch
+from providers import _aws_media
 from providers._aws_media import MMS, Bucket, sniffed, type_of
 from tests.aws_account import AwsAccount, aws_account
-from tests.aws_servers import LoopbackAws, s3_error
+from tests.aws_servers import LoopbackAws, files_of_others, s3_error
 from tests.outbound_cases import entry_of, message, provider
 from tests.vendors import Behaviour, Fault, LoopbackVendor, Reply
 
@@ -42,18 +42,7 @@ def aws() -> Iterator[LoopbackAws]:
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackVendor]:
-    """Where files are: the guarded client is opened to this machine, and the address is taken for
-    one of https."""
-    monkeypatch.setattr(_fetch, "SCHEMES", ("http", "https"))
-    monkeypatch.setattr(_fetch, "is_public", lambda address: address == "127.0.0.1")
-    with LoopbackVendor() as made:
-        made.always = Reply(headers={"Content-Type": "image/png"}, body=PNG)
-        there = _fetch.fetch
-
-        async def fetch(url: str, **named: Any) -> FetchedMedia:
-            return await there(url.replace("https://files.example.com", made.url), **named)
-
-        monkeypatch.setattr(_aws_media, "fetch", fetch)
+    with files_of_others(monkeypatch, "image/png", PNG) as made:
         yield made
 
 
