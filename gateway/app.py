@@ -160,7 +160,7 @@ class Gateway:
             local=self.worker if self.working else None,
             own_files=self.own_files,
             foresight=foresight,
-            references=References(self.reader),
+            references=References(self.reader, made.providers),
             reachable=settings.reachable is not None,
         )
 

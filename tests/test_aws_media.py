@@ -10,6 +10,7 @@ import pytest
 
 from gateway.domain import FetchedMedia, OutboundMedia
 from gateway.errors import (
+    NO_ROOM,
     AccountRefused,
     Breaker,
     ProviderError,
@@ -109,6 +110,21 @@ async def test_only_where_there_is_a_bucket_files_are_taken_from_it() -> None:
         assert made.capabilities.media_from == ("https://", "s3://gateway-media/{tenant}/")
     async with provider(TEXT, "http://127.0.0.1:9", AWS_MEDIA_BUCKET=" ") as made:
         assert (made.capabilities.media_from, made.capabilities.max_media) == (("https://",), 0)
+
+
+async def test_a_file_that_needs_more_room_than_it_was_given_is_not_read(
+    aws: LoopbackAws, web: LoopbackVendor
+) -> None:
+    error = await failure(aws, room=len(PNG) - 1)
+    assert (error.code, error.size, error.next_provider) == (NO_ROOM, len(PNG), False)
+    assert error.breaker is Breaker.IGNORES
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nConnection: close\r\n\r\n"
+    web.always = head + PNG
+    error = await failure(aws, room=10)
+    assert (error.code, error.size) == (NO_ROOM, MMS.largest)  # nobody said how large it is
+    web.always = Reply(body=b"x", declared=MMS.largest + 1)
+    assert (await failure(aws, room=10)).code == "too_large"
+    assert aws.files == {}
 
 
 # --- what fails before the sending request: nothing was sent, and nothing is told of how AWS sends

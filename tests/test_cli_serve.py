@@ -8,7 +8,6 @@ import socket
 import time
 from pathlib import Path
 
-import psycopg
 import pytest
 import requests
 
@@ -170,16 +169,11 @@ def test_a_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_on_postgresql_an_operator_upgrades_and_several_processes_run(
     desk: Desk, postgres: Postgres
 ) -> None:
-    older = postgres.empty()
-    desk.variables.update(DATABASE_URL=older, MESSAGING_PROVIDER="console")
-    with psycopg.connect(older.replace("+psycopg", "")) as connection:
-        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
-        connection.execute("INSERT INTO alembic_version VALUES ('0001')")
+    desk.variables.update(DATABASE_URL=postgres.empty(), MESSAGING_PROVIDER="console")
     refused = desk.run("serve", "--port", "0")
     assert refused.code == 1
     assert "gateway db upgrade" in refused.err
     assert desk.run("worker").code == 1
-    desk.variables.update(DATABASE_URL=postgres.empty())
     assert desk.run("db", "current").out.startswith("empty; ")
     assert desk.run("db", "upgrade").out.startswith("empty -> ")
     assert "nothing to do" in desk.run("db", "upgrade").out
@@ -190,17 +184,6 @@ def test_on_postgresql_an_operator_upgrades_and_several_processes_run(
         done = desk.run("send", "+15551230001", "hi", "--key", key, "--wait")
         assert done.field("status") == "delivered"
         assert worker.stop() == 0
-
-
-def test_an_empty_database_of_a_server_gets_its_tables_at_the_start_even_of_two(
-    desk: Desk, postgres: Postgres
-) -> None:
-    desk.variables.update(DATABASE_URL=postgres.empty(), MESSAGING_PROVIDER="console")
-    first, second = Running(desk, desk.start("worker")), Running(desk, desk.start("worker"))
-    for worker in (first, second):
-        worker.wait_for("The worker runs")
-    assert "nothing to do" in desk.run("db", "upgrade").out
-    assert (first.stop(), second.stop()) == (0, 0)
 
 
 def test_a_database_that_is_away_is_told_without_its_password(desk: Desk) -> None:

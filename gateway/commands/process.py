@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from gateway.store.database import Database
 
 UPGRADE = "The database is not at this version's revision: run `gateway db upgrade` first."
+NEWER = (
+    "The database was upgraded by a later version than this one: start that version, "
+    "or restore the backup from before the upgrade."
+)
 
 
 def environment(**overrides: str | None) -> Environment:
@@ -104,7 +108,7 @@ def store(env: Environment, *, current: bool = True) -> Iterator[Database]:
     try:
         with readable(database):
             if current and migrate.needed(database):
-                raise Failure(UPGRADE)
+                raise Failure(unfit(database))
             yield database
     finally:
         database.close()
@@ -130,8 +134,7 @@ def readable(database: Database) -> Iterator[None]:
 
 
 def prepare(database: Database) -> None:
-    """Makes the schema of an embedded or an empty database this version's; that of a server's
-    older one is the operator's, as other processes may be using it.
+    """Makes the schema of an embedded database this version's; a server's is the operator's.
 
     Raises:
         Failure: it cannot be used, or is to be upgraded first.
@@ -139,8 +142,14 @@ def prepare(database: Database) -> None:
     from gateway.store import migrate
 
     with readable(database):
-        stands = migrate.current(database)
-        if stands != migrate.head():
-            if stands is not None and not database.sqlite:
-                raise Failure(UPGRADE)
+        if migrate.needed(database):
+            if not database.sqlite or migrate.newer(database):
+                raise Failure(unfit(database))
             migrate.upgrade(database)
+
+
+def unfit(database: Database) -> str:
+    """What to do about a schema of another version."""
+    from gateway.store import migrate
+
+    return NEWER if migrate.newer(database) else UPGRADE

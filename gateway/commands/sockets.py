@@ -105,7 +105,7 @@ class Frames(WebSocketsSansIOProtocol):
             self.transport.write(message["data"])
         else:
             await super().send(message)
-            if kind == "websocket.http.response.body" and self.close_sent:
+            if kind == "websocket.http.response.body" and not message.get("more_body"):
                 self.handshake_complete = True  # refused, and no error: uvicorn would log one
 
     def _end(self, code: int, reason: str) -> None:
