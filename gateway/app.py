@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from dataclasses import dataclass, field
 
 from gateway import backfill, catalog, lookups, prices
@@ -160,27 +159,14 @@ class Gateway:
             local=self.worker if self.working else None,
             own_files=self.own_files,
             foresight=foresight,
-            references=References(self.reader),
+            references=References(self.reader, made.providers),
             reachable=settings.reachable is not None,
         )
 
     def _beside(self) -> None:
         """What is done beside requests and sends."""
         made = self.adapters
-        self.scrape = Scrape(
-            self.metrics,
-            self.reader,
-            self.clock,
-            providers=made.providers,
-            known=[entry.name for entry in catalog.CATALOG],
-            failing=lambda: self.batcher.failing,
-            spool=self.spool,
-            quotas={
-                n: one.capabilities.daily or 0
-                for n, one in made.routes.items()
-                if one.capabilities.daily
-            },
-        )
+        self.scrape = self._scrape()
         limit, age = self.settings.media_max_bytes, self.settings.media_retention
         only = self.database.sqlite
         self.media = MediaWorker(
@@ -218,6 +204,24 @@ class Gateway:
             "handshakes": self.confirmations.rounds.poke,
             "templates": self.templates.outdated,
         }
+
+    def _scrape(self) -> Scrape:
+        """What this process tells of itself in numbers."""
+        made = self.adapters
+        return Scrape(
+            self.metrics,
+            self.reader,
+            self.clock,
+            providers=made.providers,
+            known=[entry.name for entry in catalog.CATALOG],
+            failing=lambda: self.batcher.failing,
+            spool=self.spool,
+            quotas={
+                n: one.capabilities.daily or 0
+                for n, one in made.routes.items()
+                if one.capabilities.daily
+            },
+        )
 
     def _askers(self) -> tuple[LookUpWorker, BackfillWorker]:
         """Who asks vendors that can be asked, beside sending."""
@@ -386,8 +390,3 @@ def hook_names() -> set[str]:
     for entry in catalog.CATALOG:
         names |= {entry.name, entry.family}
     return names
-
-
-def new_key() -> str:
-    """A random key for GATEWAY_API_KEY."""
-    return secrets.token_urlsafe(32)

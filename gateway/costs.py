@@ -22,8 +22,6 @@ from gateway.prices import MMS, Price, Prices
 from gateway.store.reader import Reader
 from gateway.store.spending import DAY, NANO, Spent, spent
 
-PERIODS = ("day", "month")
-
 
 class By(StrEnum):
     """What costs are added up by."""

@@ -49,6 +49,7 @@ LANES = {Priority.URGENT: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW:
 
 
 LARGEST_EMAIL = 25 * 1024 * 1024  # bytes of files in one email: more is taken by no provider
+LARGEST_FILE = 100 * 1024 * 1024  # bytes of a file in any other message: WhatsApp's documents
 
 RESENDS = 3  # attempts at a message whose answers are lost, whatever its policy
 
@@ -153,8 +154,7 @@ class OutboundMedia:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutboundEmail:
     """What only an email has. `message_id` is our own Message-ID, with its angle brackets;
-    `unsubscribe_url` is ours and takes one click (RFC 8058); `date` is its Date; `room` is how many
-    bytes of its files may be in memory: who finds that they have more sends nothing (`NO_ROOM`).
+    `unsubscribe_url` is ours and takes one click (RFC 8058); `date` is its Date.
     """
 
     cc: tuple[str, ...] = ()
@@ -169,7 +169,6 @@ class OutboundEmail:
     references: tuple[str, ...] = ()
     unsubscribe_url: str | None = None
     date: datetime | None = None
-    room: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,7 +176,9 @@ class OutboundMessage:
     """One message as one provider is to send it, once.
 
     `attempt_id` is ours and unique per call: it stands in the callback URL, so that a callback
-    finds its attempt even when the vendor's answer was lost. `validity` is in seconds.
+    finds its attempt even when the vendor's answer was lost. `validity` is in seconds; `room` is
+    how many bytes of its files may be in memory: who finds that they have more sends nothing
+    (`NO_ROOM`).
     """
 
     message_id: str
@@ -196,6 +197,7 @@ class OutboundMessage:
     email: OutboundEmail | None = None
     callback_url: str | None = None
     validity: int | None = None
+    room: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,6 +242,7 @@ class Capabilities:
     media: frozenset[Channel] = frozenset()  # channels on which it sends files
     max_media: int = 0
     media_from: tuple[str, ...] = ("https://",)  # how its files' URLs begin; {tenant} is whose
+    holds_media: bool = False  # reads them, and has them in memory; of emails, everybody does
     html: bool = False
     templates: bool = False
     types: frozenset[MessageType] = frozenset({MessageType.TEXT})
@@ -249,6 +252,7 @@ class Capabilities:
     fetches_media: bool = False
     deduplicates: bool = False
     replies: bool = False  # quotes the message that is answered
+    names_later: bool = False  # answers a send with an id of its own; a status tells the network's
     user_ids: bool = False  # reaches people who show no number
     marks_read: bool = False  # `MarksRead`
     shows_typing: bool = False  # the same; no vendor shows it for what is not read

@@ -27,7 +27,7 @@ from typing import ClassVar
 from gateway.domain import Change, Receipt
 
 TEXT_LIMIT = 300
-NO_ROOM = "no_room"  # the code where the files of an email need more memory than they were given
+NO_ROOM = "no_room"  # the code where a message's files need more memory than they were given
 
 
 class Breaker(StrEnum):

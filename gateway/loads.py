@@ -1,7 +1,8 @@
-"""How many bytes of files the emails that are being sent may have in memory at once.
+"""How many bytes of files the messages that are being sent may have in memory at once: emails, and
+others by a provider that reads them.
 
-Who has to wait for room has not begun: nothing of it is read, and nothing was written. Emails with
-little never wait for those with much. Reads no file, and knows no vendor.
+Who has to wait for room has not begun: nothing of it is read, and nothing was written. Messages
+with little never wait for those with much. Reads no file, and knows no vendor.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 from collections import OrderedDict, deque
 from dataclasses import replace
 
-from gateway.domain import LARGEST_EMAIL, OutboundMessage
+from gateway.domain import LARGEST_EMAIL, LARGEST_FILE, Channel, OutboundMessage
 from gateway.errors import NO_ROOM, ProviderError, StoreUnavailable
 from gateway.outgoing import file_urls
 from gateway.own_files import OwnFiles, own_id
@@ -18,19 +19,20 @@ from gateway.store.claims import Due
 from gateway.store.ledger import MessageKey
 
 MEBI = 1 << 20
-LITTLE = MEBI  # bytes of an email's files that count as little
-FOR_LITTLE = 16 * MEBI  # for all emails with little together
+LITTLE = MEBI  # bytes of a message's files that count as little
+FOR_LITTLE = 16 * MEBI  # for all messages with little together
 FOR_MUCH = 64 * MEBI  # for all others
 PRESUMED = MEBI // 4  # of files on the web, as nobody knows how large they are before they are read
-WAITING = 2  # emails that wait for each, in their seats; the others wait in the queue
+PICTURE = MEBI  # the same of a message that is no email
+WAITING = 2  # messages that wait for each, in their seats; the others wait in the queue
 AGAIN = 1000  # milliseconds in the queue, at least, and at most
 LATEST = 60_000
 PACE = 200 * MEBI  # bytes a second: faster than this the queue is not asked for those who waited
-LEARNT = 4096  # emails of which is known what they need
+LEARNT = 4096  # messages of which is known what they need
 
 
 class Space:
-    """So many bytes, for who comes first. An email with more than all of it goes alone."""
+    """So many bytes, for who comes first. A message with more than all of it goes alone."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -91,11 +93,12 @@ class Space:
 
 
 class Load:
-    """The room that one email has, until nobody holds it any more."""
+    """The room that one message has, until nobody holds it any more."""
 
-    def __init__(self, loads: Loads, key: MessageKey, size: int) -> None:
+    def __init__(self, loads: Loads, key: MessageKey, size: int, most: int) -> None:
         self._loads = loads
         self._key = key
+        self._most = most
         self._holders = 1
         self.size = size
 
@@ -114,7 +117,7 @@ class Load:
         on. Nothing was sent."""
         if error is None or error.code != NO_ROOM or not error.size:
             return False
-        needed = min(error.size, LARGEST_EMAIL)
+        needed = min(error.size, self._most)
         self._loads.learn(self._key, needed)
         if needed <= self.size or not self._loads.space(needed).taken(needed):
             return False
@@ -125,13 +128,11 @@ class Load:
 
 def roomy(message: OutboundMessage, load: Load | None) -> OutboundMessage:
     """The same message, which says how much room its files have."""
-    if load is None or message.email is None:
-        return message
-    return replace(message, email=replace(message.email, room=load.size))
+    return message if load is None else replace(message, room=load.size)
 
 
 class Loads:
-    """Room for the files of emails in this process."""
+    """Room for the files of messages in this process."""
 
     def __init__(self, own_files: OwnFiles | None = None) -> None:
         self._own_files = own_files
@@ -141,16 +142,17 @@ class Loads:
         self._closed = False
 
     def space(self, size: int) -> Space:
-        """Where an email with so much has its room."""
+        """Where a message with so much has its room."""
         return self._little if size <= LITTLE else self._much
 
     async def take(self, due: Due, within: float) -> Load | int:
-        """Room for an email with files, once there is some; or, if there is none in so many
+        """Room for a message with files, once there is some; or, if there is none in so many
         seconds, in how many milliseconds it is asked for again."""
-        size = await self._size(due)
+        most = LARGEST_EMAIL if _email(due) else LARGEST_FILE
+        size = await self._size(due, most)
         room = self.space(size)
         if await room.wait(size, 0 if self._closed else within):
-            return Load(self, due.key, size)
+            return Load(self, due.key, size, most)
         return 0 if self._closed else self._again(size)
 
     def _again(self, size: int) -> int:
@@ -161,27 +163,29 @@ class Loads:
         self._next = min(self._next, now + LATEST)
         return self._next - now
 
-    async def _size(self, due: Due) -> int:
-        """What its files will take. No vendor takes more than the largest."""
+    async def _size(self, due: Due, most: int) -> int:
+        """What its files will take. No vendor takes more than the most."""
         known = self._learnt.get(due.key)
         if known is not None:
             return known
         urls = file_urls(due.message)
         own = [id_ for url in urls if (id_ := own_id(url)) is not None]
-        presumed = PRESUMED if len(own) < len(urls) else 0
-        return min(presumed + await self._own(due.tenant_id, own), LARGEST_EMAIL)
+        presumed = 0
+        if len(own) < len(urls):
+            presumed = PRESUMED if _email(due) else PICTURE
+        return min(presumed + await self._own(due.tenant_id, own, most), most)
 
-    async def _own(self, tenant_id: str, ids: list[str]) -> int:
+    async def _own(self, tenant_id: str, ids: list[str], most: int) -> int:
         if not ids or self._own_files is None:
             return 0
         try:
             sizes = await self._own_files.sizes(tenant_id, ids)
         except StoreUnavailable:
-            return LARGEST_EMAIL
+            return most
         return sum(sizes.get(id_, 0) for id_ in ids)
 
     def learn(self, key: MessageKey, size: int) -> None:
-        """What an email was found to need."""
+        """What a message was found to need."""
         self._learnt[key] = size
         if len(self._learnt) > LEARNT:
             self._learnt.popitem(last=False)
@@ -191,3 +195,7 @@ class Loads:
         self._closed = True
         self._little.close()
         self._much.close()
+
+
+def _email(due: Due) -> bool:
+    return bool(due.message["channel"] == Channel.EMAIL)

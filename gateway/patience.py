@@ -78,3 +78,13 @@ async def discard(
                 more = part.get("more_body", False)
     except TimeoutError:
         return
+
+
+async def cut_off(tasks: set[asyncio.Task[None]], within: float) -> None:
+    """Cancels tasks. A send makes an outcome of it, which has a moment to be stored."""
+    tasks = {task for task in tasks if not task.done()}
+    for _ in range(2):
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=within)

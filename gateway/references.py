@@ -5,9 +5,9 @@ vendors' ids, which is what is sent and shown; an id of a vendor's passes as it 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from gateway.domain import MessageType
+from gateway.domain import Direction, MessageType, Provider
 from gateway.store import naming
 from gateway.store.accepts import NewMessage
 from gateway.store.reader import Reader
@@ -16,14 +16,20 @@ OURS = "msg_"  # how our ids of messages begin; no vendor's does
 REPLY, TARGET = "reply_to", "content.target"
 UNKNOWN = "is no message of this conversation: give one of its ids, or the vendor's own"
 
+UNNAMED = (
+    "is not known by the network's id yet, which the vendor tells once it has sent it: it is {}; "
+    "try again in a moment"
+)
+
 Problems = list[tuple[str, str]]
 
 
 class References:
     """Looks for what messages name."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, providers: Mapping[str, Provider]) -> None:
         self._reader = reader
+        self._later = {n for n, one in providers.items() if one.capabilities.names_later}
 
     async def resolved(self, new: NewMessage) -> Problems:
         """Puts the vendors' ids into a message that is not stored yet; what is wrong with them."""
@@ -32,13 +38,23 @@ class References:
             return []
         known = await self._reader.call(naming.said_as, new, sorted({*asked.values()}))
         problems = [
-            (field, wrong) for field, id_ in asked.items() if (wrong := _wrong(known.get(id_)))
+            (field, wrong) for field, id_ in asked.items() if (wrong := self._wrong(known.get(id_)))
         ]
         if not problems:
             _write(
                 new, {field: str(known[id_]["provider_message_id"]) for field, id_ in asked.items()}
             )
         return problems
+
+    def _wrong(self, row: naming.Row | None) -> str | None:
+        if row is None:
+            return UNKNOWN
+        if row["provider_message_id"] is None:
+            return f"has no id at its vendor, which it would be known by: it is {row['status']}"
+        ours = row["direction"] == Direction.OUTBOUND
+        if ours and row["provider"] in self._later and not row["named"]:
+            return UNNAMED.format(row["status"])
+        return None
 
 
 def _named(new: NewMessage) -> Iterator[tuple[str, str]]:
@@ -50,14 +66,6 @@ def _named(new: NewMessage) -> Iterator[tuple[str, str]]:
         target = json.loads(row["content"]).get("target")
         if isinstance(target, str) and target.startswith(OURS):
             yield TARGET, target
-
-
-def _wrong(row: naming.Row | None) -> str | None:
-    if row is None:
-        return UNKNOWN
-    if row["provider_message_id"] is None:
-        return f"has no id at its vendor, which it would be known by: it is {row['status']}"
-    return None
 
 
 def _write(new: NewMessage, ids: dict[str, str]) -> None:

@@ -49,7 +49,8 @@ UNSTORABLE = Ambiguous("the vendor's answer could not be stored", code="unstorab
 CLASSES = frozenset(REASONS) - {ProviderError}  # whatever is of no class is ambiguous
 
 OnAnswer = Callable[[Outcome, float | None], None]  # within so many seconds; None: late
-Follow = Callable[[Due], Attempt | None]  # the attempt that may be made at once, if one may
+# The attempt that may be made at once, if one may, with the room that the message has.
+Follow = Callable[[Due, Load | None], Attempt | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +139,7 @@ class Sending:
             raise
         error, id_ = outcome.error, attempt.due.message_id
         self._board.heard(attempt.provider, attempt.sender or "", id_, error, probe)
-        following, since = self._following(outcome), self._clock.monotonic()
+        following, since = self._following(outcome, load), self._clock.monotonic()
         if following is None:
             await self._store(outcome)
         elif not await self._handed_on(replace(outcome, following=following), following):
@@ -173,7 +174,7 @@ class Sending:
             if not sends:
                 self._board.left(following.provider)
 
-    def _following(self, outcome: Outcome) -> Attempt | None:
+    def _following(self, outcome: Outcome, load: Load | None) -> Attempt | None:
         """The attempt that is made at once after this one, with a seat, if one may be."""
         due, error = outcome.attempt.due, outcome.error
         if error is None or outcome.retry_in != 0 or self.stopping:
@@ -191,7 +192,8 @@ class Sending:
                 if instead
                 else due.message,
                 tried=(*due.tried, before),
-            )
+            ),
+            load,
         )
         if following is not None:
             self._board.took(following.provider)

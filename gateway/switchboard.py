@@ -5,6 +5,7 @@ Decides nothing by itself: `routing` does, purely. While nothing is wrong it tak
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,10 @@ from gateway.circuits import Circuits, Probe
 from gateway.domain import Channel, Sender
 from gateway.errors import ProviderError
 from gateway.foresight import Foresight, Refusal, plain_row
-from gateway.outgoing import needs_of
+from gateway.outgoing import carries, file_urls, needs_of
+from gateway.own_files import own_id
 from gateway.quotas import PIECE, SHORT, USED, Quotas
-from gateway.routing import PROBE, READY, May, Pick, Route, Tried, Wait
+from gateway.routing import PROBE, READY, TRIED, May, Pick, Route, Tried, Wait
 from gateway.store.breakers import Place
 from gateway.store.claims import names
 
@@ -140,7 +142,7 @@ class Switchboard:
         found = routing.pick(order, tried, may, self.circuits.now(), pinned)
         if isinstance(found, Wait):
             return found
-        left = self._left_out(row, able, found.provider)
+        left = self._left_out(row, able, found, tried)
         if left and found.why is None:
             found = replace(found, why="next in the chain")
         return replace(found, passed_over=(*left, *found.passed_over)) if left else found
@@ -163,14 +165,21 @@ class Switchboard:
         chain = self.chains.get(row["channel"])
         return not chain or chain[0].name == name
 
-    def _left_out(self, row: Row, able: Sequence[str], chosen: str) -> list[tuple[str, str]]:
-        """Those of the chain before the chosen one that this message was never meant for."""
+    def _left_out(
+        self, row: Row, able: Sequence[str], found: Pick, tried: Sequence[Tried]
+    ) -> list[tuple[str, str]]:
+        """Those of the chain before the chosen one that this message was never meant for; or that
+        stand behind it in its route, as it waited for a seat there after it was tried elsewhere."""
         left: list[tuple[str, str]] = []
+        told = {name for name, _ in found.passed_over}
+        asked = {one.provider for one in tried}
         for route in self.chains.get(row["channel"], ()):
-            if route.name == chosen:
+            if route.name == found.provider:
                 break
             if route.name not in able:
-                left.append((route.name, self.why_never(row, route, chosen)))
+                left.append((route.name, self.why_never(row, route, found.provider)))
+            elif route.name in asked and route.name not in told:
+                left.append((route.name, TRIED))
         return left
 
     def why_never(self, row: Row, route: Route, chosen: str) -> str:
@@ -214,7 +223,24 @@ class Switchboard:
         refusal = self._refusal(row, name)
         return refusal is not None and not refusal.listed
 
-    async def renewed(self, row: Row) -> None:
+    async def fitted(self, row: Row, route: str, tried: Sequence[Tried], within: float) -> str:
+        """A route without those whose turn it is and who are certain to refuse a message, while
+        others may have it. A list of templates is asked for anew first, in so many seconds."""
+        renewed = False
+        while (found := self.unfit(row, route, tried)) is not None:
+            name, refusal = found
+            if not refusal.listed or renewed:
+                route = ",".join(one for one in names(route) if one != name)
+                continue
+            renewed = True
+            try:
+                async with asyncio.timeout(within):
+                    await self._renewed(row)
+            except TimeoutError:
+                break  # then it may be old, and is not believed
+        return route
+
+    async def _renewed(self, row: Row) -> None:
         """Has vendors tell of a message's template again, unless they just did."""
         if self._foresight is not None:
             template = json.loads(row["extra"] or "{}").get("template")
@@ -224,6 +250,25 @@ class Switchboard:
         """Whether, after the last attempt, another provider may be asked at once."""
         order, may = self._asked(row, names(route))
         return len(order) > 1 and routing.elsewhere(order, tried, may, self.circuits.now())
+
+    def holds(self, row: Row, name: str) -> bool:
+        """Whether a provider has the files of a message in memory as it sends it, which is no
+        email."""
+        route = self.routes.get(name)
+        if not row["media"] or route is None or row["channel"] == Channel.EMAIL:
+            return False
+        return route.capabilities.holds_media and any(
+            own_id(url) or url.startswith(routing.WEB) for url in file_urls(row)
+        )
+
+    def needs_room(self, row: Row, route: str, tried: Sequence[Tried]) -> bool:
+        """Whether whoever sends a message now has its files in memory."""
+        if carries(row):
+            return True
+        if not row["media"] or row["channel"] == Channel.EMAIL:
+            return False
+        found = self.pick(row, route, tried)
+        return isinstance(found, Pick) and self.holds(row, found.provider)
 
     def able(self) -> frozenset[str]:
         """The providers that may be asked now."""
@@ -246,8 +291,11 @@ class Switchboard:
                 few[name] = most - self._flying[name]
             elif word == READY:
                 free.append(name)
-        kept = (name for name in few if name in self._bounds and name not in self._ramps)
-        return Rooms(tuple(free), few, tuple(kept))
+        return Rooms(tuple(free), few, tuple(name for name in few if self.keeps(name)))
+
+    def keeps(self, name: str) -> bool:
+        """Whether what is meant for a provider waits for a seat there."""
+        return name in self._bounds and name not in self._ramps
 
     def _most(self, name: str) -> int | None:
         """How many messages it may be sent at once, where that is bounded."""

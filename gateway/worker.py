@@ -22,7 +22,7 @@ from gateway.estimates import Estimates
 from gateway.loads import Load, Loads
 from gateway.outgoing import carries, explained
 from gateway.own_files import OwnFiles
-from gateway.patience import woken
+from gateway.patience import cut_off, woken
 from gateway.routing import Pick, Wait
 from gateway.sending import GRACE, Limits, OnAnswer, Sending
 from gateway.store.accepts import HandOff, NewMessage, begun_by
@@ -30,7 +30,7 @@ from gateway.store.batcher import Batcher
 from gateway.store.claims import CLAIM, RELEASE, Claim, Due, Release, names
 from gateway.store.deliveries import BEGIN, Attempt
 from gateway.store.sweeps import SWEEPING, Sweep
-from gateway.switchboard import Switchboard
+from gateway.switchboard import SOON, Switchboard
 from gateway.unsubscribes import Unsubscribes
 
 log = logging.getLogger("gateway.worker")
@@ -108,7 +108,7 @@ class Worker:
             return False
         if self._board.quotas.share(pick.provider, 1) is not None:
             return False  # T2 counts it, and T1 does not
-        if carries(new.row):
+        if carries(new.row) or self._board.holds(new.row, pick.provider):
             return False  # its files may have to wait for room, and after T2 nothing waits
         route = self._board.routes[pick.provider]
         sender = self._board.sender(new.row, route)
@@ -172,7 +172,7 @@ class Worker:
         late = self._sending.late
         if late:
             await asyncio.wait(late, timeout=min(within, LAST_WRITES))
-        await _cut_off({*self._tasks, *self._sends, *late})
+        await cut_off({*self._tasks, *self._sends, *late}, LAST_WRITES)
 
     async def _claiming(self) -> None:
         while not self._stopping:
@@ -236,7 +236,8 @@ class Worker:
 
     async def _deliver(self, due: Due, leased: float, only: str | None) -> None:
         try:
-            load = await self._load(due, leased) if carries(due.message) else None
+            full = self._board.needs_room(due.message, _route(due), due.tried)
+            load = await self._load(due, leased) if full else None
         finally:
             if only is not None:
                 self._board.left(only)
@@ -244,23 +245,30 @@ class Worker:
             await self._release(Release(due, self._board.now() + load if load else None))
             return
         try:
-            await self._delivered(due, leased, load)
+            await self._delivered(due, leased, load, only)
         finally:
             if load is not None:
                 load.free()
 
     async def _load(self, due: Due, leased: float) -> Load | int:
-        """Room for the files of an email, as long as the lease lets it wait."""
-        limits, spent = self._limits, self._clock.monotonic() - leased
-        return await self._loads.take(due, limits.lease - limits.send - 2 * GRACE - spent)
+        """Room for the files of a message, as long as the lease lets it wait."""
+        return await self._loads.take(due, self._patience(leased))
 
-    async def _delivered(self, due: Due, leased: float, load: Load | None) -> None:
-        due = await self._fitted(due, leased)
-        pick, probe = await self._picked(due)
+    def _patience(self, leased: float) -> float:
+        """For how long a message may wait before its attempt, under its lease."""
+        limits, spent = self._limits, self._clock.monotonic() - leased
+        return limits.lease - limits.send - 2 * GRACE - spent
+
+    async def _delivered(
+        self, due: Due, leased: float, load: Load | None, only: str | None
+    ) -> None:
+        patience = self._patience(leased)
+        fitting = await self._board.fitted(due.message, _route(due), due.tried, patience)
+        due = due if fitting == _route(due) else replace(due, route=fitting)
+        pick, probe = await self._picked(due, only, load)
         if pick is None:
             return
         attempt = self._attempt(due, pick)
-        self._board.took(pick.provider)
         begun = False
         try:
             begun = await self._begin(attempt, probe)
@@ -270,27 +278,11 @@ class Worker:
         if begun:
             await self._sending.begun(attempt, leased, probe, load)
 
-    async def _fitted(self, due: Due, leased: float) -> Due:
-        """Without those whose turn it is and who are certain to refuse it, while others may have
-        it; by a list of templates that is asked for anew, as long as the lease lets it wait."""
-        renewed = False
-        while (found := self._board.unfit(due.message, _route(due), due.tried)) is not None:
-            name, refusal = found
-            if refusal.listed and not renewed:
-                renewed = True
-                limits, spent = self._limits, self._clock.monotonic() - leased
-                try:
-                    async with asyncio.timeout(limits.lease - limits.send - 2 * GRACE - spent):
-                        await self._board.renewed(due.message)
-                except TimeoutError:
-                    break
-                continue
-            due = replace(due, route=",".join(n for n in names(_route(due)) if n != name))
-        return due
-
-    async def _picked(self, due: Due) -> tuple[Pick | None, Probe | None]:
-        """Who is asked, with the right to probe where it takes one; nobody: then the message waits
-        again, at no cost."""
+    async def _picked(
+        self, due: Due, only: str | None, load: Load | None
+    ) -> tuple[Pick | None, Probe | None]:
+        """Who is asked, with a seat there, and the right to probe where it takes one; nobody: then
+        the message waits again, at no cost. `only` is whom it was claimed for."""
         route = _route(due)
         for _ in range(len(names(route)) + 1):
             found = self._board.pick(due.message, route, due.tried)
@@ -298,13 +290,33 @@ class Worker:
                 blocked = "sender_blocked" in found.words
                 await self._release(Release(due, self._board.until(found), blocked))
                 return None, None
+            if load is None and self._board.holds(due.message, found.provider):
+                break  # it was another's turn, who needs no room for its files
+            if self._board.full(found.provider):  # somebody was quicker; or nobody knew whose turn
+                await self._seatless(due, found.provider, only)
+                return None, None
+            self._board.took(found.provider)
             if not found.probe:
                 return found, None
-            probe = await self._board.probe(due.message, found.provider)
+            probe = None
+            try:
+                probe = await self._board.probe(due.message, found.provider)
+            finally:
+                if probe is None:
+                    self._board.left(found.provider)
             if probe is not None:
                 return found, probe
         await self._release(Release(due))
         return None, None
+
+    async def _seatless(self, due: Due, name: str, only: str | None) -> None:
+        """Lets a message wait for a seat: it is not claimed again before there is one, as whoever
+        keeps such messages for itself stands first in its route from now on."""
+        if name != only:
+            rest = (one for one in names(_route(due)) if one != name)
+            due = replace(due, route=",".join((name, *rest)))
+        waits = name == only or self._board.keeps(name)
+        await self._release(Release(due, None if waits else self._board.now() + SOON))
 
     async def _release(self, release: Release) -> None:
         try:
@@ -312,13 +324,15 @@ class Worker:
         except (StoreUnavailable, OutcomeUnknown) as error:
             log.warning("%s was not given back: %s", release.due.message_id, error)
 
-    def _at_once(self, due: Due) -> Attempt | None:
+    def _at_once(self, due: Due, load: Load | None) -> Attempt | None:
         """The attempt that may be made of a message that has just come back: by somebody else who
-        is well, has a seat, and counts no messages."""
+        is well, has a seat and room for its files, and counts no messages."""
         if self._board.unfit(due.message, due.route, due.tried) is not None:
             return None
         found = self._board.pick(due.message, due.route, due.tried)
         if isinstance(found, Wait) or found.probe or self._board.full(found.provider):
+            return None
+        if load is None and self._board.holds(due.message, found.provider):
             return None
         if found.provider == due.tried[-1].provider:
             return None  # which may be known to be ill in a moment
@@ -380,13 +394,3 @@ class Worker:
 
 def _route(due: Due) -> str:
     return due.route or str(due.message["provider"])
-
-
-async def _cut_off(tasks: set[asyncio.Task[None]]) -> None:
-    """Cancels tasks. A send makes an outcome of it, which has a moment to be stored."""
-    tasks = {task for task in tasks if not task.done()}
-    for _ in range(2):
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            _, tasks = await asyncio.wait(tasks, timeout=LAST_WRITES)

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from gateway.domain import FetchedMedia, OutboundMedia, OutboundMessage
 from gateway.errors import (
+    NO_ROOM,
     AccountRefused,
     Ambiguous,
     Breaker,
@@ -30,7 +31,7 @@ from gateway.errors import (
 )
 from providers._aws import Aws
 from providers._aws_errors import Tables
-from providers._fetch import fetch
+from providers._fetch import TOO_LARGE, fetch, too_large
 from providers._retry_after import retry_after
 
 WEB = "https://"
@@ -199,7 +200,7 @@ class Bucket:
         if wanted.read is None and not wanted.url.startswith(WEB):
             return wanted.url
         async with self._turn(within / 2):
-            file = await _brought(wanted, taken.largest, within)
+            file = await _brought(wanted, taken.largest, message.room, within)
             kind = type_of(file, wanted, taken)
             if len(file.data) > (most := taken.limit(kind, file.data)):
                 text = f"AWS: files of the type {kind} may have {most} bytes"
@@ -215,11 +216,24 @@ class Bucket:
         )
 
 
-async def _brought(wanted: OutboundMedia, largest: int, within: float) -> FetchedMedia:
-    """A file, from the web if it is not our own."""
-    if wanted.read is None:
-        return await fetch(wanted.url, limit=largest, timeout=within)
-    return FetchedMedia(data=await wanted.read(largest), content_type=wanted.content_type)
+async def _brought(
+    wanted: OutboundMedia, largest: int, room: int | None, within: float
+) -> FetchedMedia:
+    """A file, from the web if it is not our own; or not yet, if it needs more room than it has."""
+    most = largest if room is None else min(largest, room)
+    try:
+        if wanted.read is None:
+            return await fetch(wanted.url, limit=most, timeout=within)
+        return FetchedMedia(data=await wanted.read(most), content_type=wanted.content_type)
+    except ProviderError as error:
+        if error.code != TOO_LARGE or most == largest:
+            raise
+        size = error.size
+    if size is not None and size > largest:
+        raise too_large(largest, size)
+    failure = Unreachable("its file waits for room", code=NO_ROOM)
+    failure.size, failure.next_provider = size or largest, False
+    raise failure
 
 
 def _answered(response: Any = None, **_: Any) -> None:

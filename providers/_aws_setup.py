@@ -144,7 +144,9 @@ async def _texting_limit(aws: Aws) -> list[Finding]:
     limits = {each.get("Name"): each for each in said.get("SpendLimits", ())}
     mine = limits.get("TEXT_MESSAGE_MONTHLY_SPEND_LIMIT", {})
     limit = mine.get("EnforcedLimit")
-    return [_limit(str(limit), low=limit is not None and limit <= 1)]
+    if limit is None:
+        return [_ok("spending limit", "AWS tells none for SMS")]
+    return [_limit(str(limit), low=limit <= 1)]
 
 
 def _limit(limit: str, *, low: bool) -> Finding:

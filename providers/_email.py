@@ -77,8 +77,7 @@ async def attachments(
         Unsupported: together they are too large.
         Unreachable: it may be had later, or they need more room than they were given.
     """
-    given = message.email.room if message.email is not None else None
-    room = limit if given is None else min(limit, given)
+    room = limit if message.room is None else min(limit, message.room)
     found, left, number = [], room, 0
     try:
         async with asyncio.timeout(within):

@@ -349,6 +349,7 @@ def _able(bucket: str) -> Capabilities:
         channels=SMS,
         media=SMS if bucket else frozenset(),
         max_media=1 if bucket else 0,
+        holds_media=bool(bucket),
         media_from=(WEB, place(bucket, "{tenant}")) if bucket else (WEB,),
         types=frozenset({MessageType.TEXT}) | (FILES if bucket else set()),
         reports_delivery=True,

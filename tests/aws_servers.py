@@ -12,18 +12,42 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import format_datetime
 from functools import cache
 from typing import Any
 from xml.sax.saxutils import escape
 
+import pytest
+
 from gateway.clock import SystemClock
+from gateway.domain import FetchedMedia
+from providers import _aws_media, _fetch
 from tests.vendors import Behaviour, LoopbackVendor, Reply, Request
 
 TARGET = "PinpointSMSVoiceV2."
 SIGNED = re.compile(
     r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/([a-z]+-[a-z]+-\d)/([a-z0-9-]+)/aws4_request"
 )
+
+
+@contextmanager
+def files_of_others(
+    monkeypatch: pytest.MonkeyPatch, kind: str, data: bytes
+) -> Iterator[LoopbackVendor]:
+    """Where the files are that AWS is to send, at https://files.example.com: the guarded client is
+    opened to this machine, and the address is taken for one of https."""
+    monkeypatch.setattr(_fetch, "SCHEMES", ("http", "https"))
+    monkeypatch.setattr(_fetch, "is_public", lambda address: address == "127.0.0.1")
+    with LoopbackVendor() as made:
+        made.always = Reply(headers={"Content-Type": kind}, body=data)
+        there = _fetch.fetch
+
+        async def fetch(url: str, **named: Any) -> FetchedMedia:
+            return await there(url.replace("https://files.example.com", made.url), **named)
+
+        monkeypatch.setattr(_aws_media, "fetch", fetch)
+        yield made
 
 
 @cache

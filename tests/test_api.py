@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -133,6 +134,27 @@ def test_bad_json_is_400_and_deep_json_422_and_a_half_surrogate_422(idle_sqlite:
         assert refused.json()["errors"][0]["field"] == field.decode()
     assert post(b"[]").status_code == 422
     assert post(b"x" * (1024 * 1024 + 1)).status_code == 413
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "Deflate", "identity, gzip", "aws-chunked"])
+@pytest.mark.parametrize("path", ["/api/messages", "/api/sms/send", "/api/sms/bulk"])
+def test_a_compressed_body_is_415_and_told_how_to_come(
+    idle_sqlite: Client, path: str, coding: str
+) -> None:
+    data = gzip.compress(b'{"to":"+15550100001","body":"hi"}')
+    head = {"Content-Type": "application/json", "Content-Encoding": coding}
+    answer = idle_sqlite.call("POST", path, data=data, headers=head)
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "without Content-Encoding" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity"])
+def test_a_body_whose_coding_is_none_is_read(idle_sqlite: Client, coding: str) -> None:
+    head = {"Content-Type": "application/json", "Content-Encoding": coding}
+    data = b'{"to":"+15550100001","body":"hi"}'
+    answer = idle_sqlite.call("POST", "/api/messages?dry_run=true", data=data, headers=head)
+    assert answer.status_code == 200
 
 
 def test_who_asks_before_a_body_that_is_too_large_is_not_asked_for_it(idle_sqlite: Client) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.domain import FetchedMedia, OutboundMedia
 from gateway.errors import (
+    NO_ROOM,
     AccountRefused,
     Breaker,
     ProviderError,
@@ -18,10 +19,10 @@ from gateway.errors import (
     Unreachable,
     Unsupported,
 )
-from providers import _aws_media, _fetch
+from providers import _aws_media
 from providers._aws_media import MMS, Bucket, sniffed, type_of
 from tests.aws_account import AwsAccount, aws_account
-from tests.aws_servers import LoopbackAws, s3_error
+from tests.aws_servers import LoopbackAws, files_of_others, s3_error
 from tests.outbound_cases import entry_of, message, provider
 from tests.vendors import Behaviour, Fault, LoopbackVendor, Reply
 
@@ -41,18 +42,7 @@ def aws() -> Iterator[LoopbackAws]:
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackVendor]:
-    """Where files are: the guarded client is opened to this machine, and the address is taken for
-    one of https."""
-    monkeypatch.setattr(_fetch, "SCHEMES", ("http", "https"))
-    monkeypatch.setattr(_fetch, "is_public", lambda address: address == "127.0.0.1")
-    with LoopbackVendor() as made:
-        made.always = Reply(headers={"Content-Type": "image/png"}, body=PNG)
-        there = _fetch.fetch
-
-        async def fetch(url: str, **named: Any) -> FetchedMedia:
-            return await there(url.replace("https://files.example.com", made.url), **named)
-
-        monkeypatch.setattr(_aws_media, "fetch", fetch)
+    with files_of_others(monkeypatch, "image/png", PNG) as made:
         yield made
 
 
@@ -109,6 +99,21 @@ async def test_only_where_there_is_a_bucket_files_are_taken_from_it() -> None:
         assert made.capabilities.media_from == ("https://", "s3://gateway-media/{tenant}/")
     async with provider(TEXT, "http://127.0.0.1:9", AWS_MEDIA_BUCKET=" ") as made:
         assert (made.capabilities.media_from, made.capabilities.max_media) == (("https://",), 0)
+
+
+async def test_a_file_that_needs_more_room_than_it_was_given_is_not_read(
+    aws: LoopbackAws, web: LoopbackVendor
+) -> None:
+    error = await failure(aws, room=len(PNG) - 1)
+    assert (error.code, error.size, error.next_provider) == (NO_ROOM, len(PNG), False)
+    assert error.breaker is Breaker.IGNORES
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nConnection: close\r\n\r\n"
+    web.always = head + PNG
+    error = await failure(aws, room=10)
+    assert (error.code, error.size) == (NO_ROOM, MMS.largest)  # nobody said how large it is
+    web.always = Reply(body=b"x", declared=MMS.largest + 1)
+    assert (await failure(aws, room=10)).code == "too_large"
+    assert aws.files == {}
 
 
 # --- what fails before the sending request: nothing was sent, and nothing is told of how AWS sends

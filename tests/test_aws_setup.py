@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.domain import Checks, Finding, Installs, Level
 from gateway.errors import AccountRefused, Rejected, Unsupported
-from tests.aws_servers import LoopbackAws, query_error, refusal
+from tests.aws_servers import LoopbackAws, model, query_error, refusal
 from tests.outbound_cases import entry_of, provider
 
 pytestmark = pytest.mark.anyio
 
+DOCS = Path(__file__).parents[1] / "docs"
 HOOK = "https://gateway.example.com/api/webhooks/aws-sns"
 TOPIC = "arn:aws:sns:us-west-2:123456789012:in"
 DEAD = "arn:aws:sqs:us-west-2:123456789012:dead"
@@ -269,3 +272,28 @@ async def test_a_refusal_is_an_error(aws: LoopbackAws) -> None:
     async with using(aws, AWS_SNS_TOPIC_ARNS=TOPIC + "-gone") as made:
         with pytest.raises(Rejected, match="no such topic"):
             await made.install(HOOK, apply=False)
+
+
+async def test_a_spending_limit_that_aws_does_not_tell_is_not_shown_as_one(
+    aws: LoopbackAws,
+) -> None:
+    finding = (await looked(aws, "text"))["spending limit"]
+    assert (finding.level, finding.text) == (Level.OK, "AWS tells none for SMS")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "service"),
+    [
+        ("sns", "sns"),
+        ("sms-voice", "pinpoint-sms-voice-v2"),
+        ("social-messaging", "socialmessaging"),
+        ("ses", "sesv2"),
+    ],
+)
+def test_every_right_of_the_documented_policies_is_that_of_an_operation(
+    prefix: str, service: str
+) -> None:
+    said = "".join((DOCS / name).read_text("utf-8") for name in ("aws.md", "email.md"))
+    rights = set(re.findall(rf"\b{prefix}:([A-Z]\w+)", said))
+    assert rights
+    assert rights <= set(model(service).operation_names)

@@ -167,6 +167,31 @@ async def test_with_credentials_the_api_is_asked_in_the_topic_s_region(
     assert fetch.asked == []
 
 
+async def test_a_machine_s_own_credentials_confirm_where_aws_is_used(
+    vendor: LoopbackVendor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vendor.pages["/"] = Reply(body=confirmed(), headers={"Content-Type": "text/xml"})
+    profile = tmp_path / "credentials"
+    profile.write_text("[default]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = x\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
+    fetch, used = Source(), {"AWS_REGION": "eu-central-1", "AWS_ENDPOINT_URL": vendor.url}
+    assert await hook(fetch, **used).confirm(asked()) == MADE
+    (call,) = vendor.requests
+    assert "Credential=AKIAPROFILE/" in call.headers["authorization"]
+    assert fetch.asked == []
+
+
+async def test_a_machine_without_credentials_confirms_by_the_url(
+    vendor: LoopbackVendor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    fetch, used = Source({WHERE: confirmed()}), {"AWS_REGION": "eu-central-1"}
+    assert await hook(fetch, **used).confirm(asked()) == MADE
+    assert fetch.asked == [WHERE]
+
+
 async def test_the_api_is_asked_where_sending_would_and_by_no_proxy(
     vendor: LoopbackVendor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -268,9 +268,10 @@ def test_a_message_without_an_id_has_the_envelope_s_key() -> None:
 
 def log_entry(status: Any = "FAILURE", said_by: str = "Phone has blocked SMS") -> dict[str, Any]:
     """An entry of the delivery log."""
+    facts = {"destination": PERSON, "priceInUSD": 0.0642, "numberOfMessageParts": 2}
     return {
         "notification": {"messageId": "30-1", "timestamp": "2026-03-01 11:00:00.5"},
-        "delivery": {"destination": PERSON, "priceInUSD": 0.0642, "providerResponse": said_by},
+        "delivery": {**facts, "providerResponse": said_by},
         "status": status,
     }
 
@@ -285,6 +286,7 @@ def test_the_log_s_sentences_have_their_class(sentence: str) -> None:
     assert (event.provider_message_id, event.recipient) == ("30-1", PERSON)
     assert event.occurred_at == datetime(2026, 3, 1, 11, 0, 0, 500_000, tzinfo=UTC)
     assert event.cost == Money(amount=Decimal("0.0642"), currency="USD")
+    assert event.segments == 2
 
 
 def test_the_log_tells_of_success_and_of_what_nobody_knows() -> None:

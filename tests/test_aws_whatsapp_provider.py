@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.domain import FetchedMedia, Level, OutboundMedia, VendorTemplate
+from gateway.domain import Level, OutboundMedia, VendorTemplate
 from gateway.errors import (
     AccountRefused,
     Ambiguous,
@@ -23,10 +23,9 @@ from gateway.errors import (
     Unsupported,
 )
 from gateway.settings import Environment
-from providers import _aws_media, _fetch
 from providers._aws_whatsapp_tables import SOCIAL, TAKEN
 from providers.aws_whatsapp import AwsWhatsapp
-from tests.aws_servers import model, s3_error
+from tests.aws_servers import files_of_others, model, s3_error
 from tests.aws_social import NUMBER, LoopbackSocial, refusal
 from tests.outbound_cases import entry_of, provider, usual
 from tests.vendors import Fault, LoopbackVendor, Reply
@@ -57,18 +56,7 @@ def aws() -> Iterator[LoopbackSocial]:
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackVendor]:
-    """Where files are: the guarded client is opened to this machine, and the address is taken for
-    one of https."""
-    monkeypatch.setattr(_fetch, "SCHEMES", ("http", "https"))
-    monkeypatch.setattr(_fetch, "is_public", lambda address: address == "127.0.0.1")
-    with LoopbackVendor() as made:
-        made.always = Reply(headers={"Content-Type": "image/jpeg"}, body=JPEG)
-        there = _fetch.fetch
-
-        async def fetch(url: str, **named: Any) -> FetchedMedia:
-            return await there(url.replace("https://files.example.com", made.url), **named)
-
-        monkeypatch.setattr(_aws_media, "fetch", fetch)
+    with files_of_others(monkeypatch, "image/jpeg", JPEG) as made:
         yield made
 
 

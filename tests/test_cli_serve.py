@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -140,6 +141,12 @@ def test_headers_without_an_end_are_cut_off(desk: Desk) -> None:
             client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n")
             assert _poured(client) < HEAD_MOST * 100  # a part of it waits in the system's buffers
         assert requests.get(f"{served.url}/health", timeout=10).status_code == 200
+        with socket.create_connection((host, int(port)), timeout=20) as client:
+            client.sendall(b"no request\r\n\r\n")
+            head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["detail"] == "Invalid HTTP request received."
 
 
 def _poured(client: socket.socket) -> int:

@@ -17,6 +17,7 @@ import resource
 import sqlite3
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -202,6 +203,7 @@ def test_a_full_disk_refuses_loses_nothing_and_goes_on_once_there_is_room(
     refused = ask(client, 100)
     assert refused.status_code == 503, refused.text
     assert refused.headers["Content-Type"] == "application/problem+json"
+    assert not any(looked(client) for _ in range(20))  # though claims of nothing succeed meanwhile
     codes = [post(client, number) for number in range(8, 10)]
     assert codes == [200] * 2
     disk.fill_all(process)
@@ -222,6 +224,12 @@ def test_a_full_disk_refuses_loses_nothing_and_goes_on_once_there_is_room(
     assert [text for text in found if text in taken] == taken
     assert len(set(found)) == len(found)
     assert process.terminate() == 0
+
+
+def looked(client: Client) -> bool:
+    """Whether it is ready, a moment later."""
+    time.sleep(0.05)
+    return client.stranger().call("GET", "/health/ready").ok
 
 
 def ready(client: Client) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -197,6 +199,19 @@ def test_a_database_of_another_version_is_told(doctor: Practice) -> None:
     assert "gateway db upgrade" in report.said("database")
     assert doctor.typed("db", "upgrade").code == 0
     assert doctor.examine().level("database") == "ok"
+
+
+def test_a_database_of_a_later_version_is_told_and_left_alone(doctor: Practice) -> None:
+    assert doctor.typed("db", "upgrade").code == 0
+    with closing(sqlite3.connect(doctor.data / "gateway.db")) as file, file:
+        file.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert "by a later version" in doctor.examine().said("database")
+    for command in (("db", "upgrade"), ("keys", "list"), ("worker",)):
+        done = doctor.typed(*command)
+        assert done.code == 1, command
+        assert "by a later version" in done.err
+        assert "gateway db upgrade" not in done.err
+    assert "by a later version" in doctor.typed("db", "current").out
 
 
 def test_postgresql_is_looked_at(doctor: Practice, postgres_url: str) -> None:

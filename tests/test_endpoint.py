@@ -468,6 +468,17 @@ def test_the_last_chunk_that_is_too_large_is_answered_at_once(door: Door) -> Non
     assert time.monotonic() - before < LINGER
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "x-gzip", "identity, deflate"])
+def test_a_compressed_body_is_415_before_it_is_read_or_verified(door: Door, coding: str) -> None:
+    path = "/api/webhooks/twilio"
+    request = simulated(path)
+    answered = door.post(request, path, **{"Content-Encoding": coding})
+    assert (answered.status, answered.headers["accept-encoding"]) == (415, "identity")
+    assert not door.taken
+    assert door.verdicts == [("twilio", "encoded")]
+    assert door.post(request, path, **{"Content-Encoding": "identity"}).status == 200
+
+
 def test_chunks_that_become_too_large_are_413_and_the_connection_closes(
     door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:

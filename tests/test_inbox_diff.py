@@ -48,6 +48,17 @@ def test_what_is_read_as_it_is_stored_is_no_difference(
     assert desk.run(*DIFF).out == f"2 {CALM}"
 
 
+def test_each_is_replayed_once_whatever_becomes_of_its_state(
+    client: Client, desk: Desk, store: Store
+) -> None:
+    come(client)
+    store.change("UPDATE inbox SET body = ?", b"")
+    done = desk.run("inbox", "replay", "--state", "all")
+    assert [line.split()[1:4] for line in done.out.splitlines()] == [
+        ["parsed", "->", "malformed"]
+    ] * 2
+
+
 def test_a_difference_is_shown_by_field_and_changes_nothing(
     client: Client, desk: Desk, store: Store
 ) -> None:

@@ -1,4 +1,4 @@
-"""Files of emails are in memory only as far as there is room: who waits for it has not begun."""
+"""Files of messages are in memory only as far as there is room: who waits for it has not begun."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway import loads
+from gateway.breaker import Policy
 from gateway.domain import Channel, OutboundEmail, OutboundMedia, OutboundMessage, Receipt
 from gateway.errors import NO_ROOM, Ambiguous, Unreachable, Unsupported
 from gateway.loads import Space
@@ -18,11 +19,12 @@ from tests.databases import sqlite_copy
 from tests.outbound_cases import PROVIDERS, Setup, provider, usual
 from tests.running import Client, eventually, in_thread, variables
 from tests.smtp_servers import Mailbox, smtp_server
-from tests.stored import Store
+from tests.stored import Store, person
 from tests.test_email import ADA, mailing
 from tests.test_email_refusals import mail, web
+from tests.test_failover import ROUTES, accept as failing_over, path
 from tests.vendors import LoopbackVendor, Reply
-from tests.working import Vendor, at_work, ended, until
+from tests.working import ROUTE, SMS, Vendor, at_work, ended, raising, until
 
 __all__ = ["web"]
 
@@ -74,6 +76,63 @@ async def test_no_more_are_sent_at_once_than_there_is_room_for(store: Store) -> 
         await ended(store, without, *ids)
     assert vendor.most == 3
     assert all(len(store.attempts(id_)) == 1 for id_ in ids)
+
+
+HOLDING = replace(SMS, holds_media=True)
+PICTURE = json.dumps([{"url": "https://files.example.com/a.png"}])
+
+
+def pictures(store: Store, count: int, files: str) -> list[str]:
+    """Messages with a picture each; their ids."""
+    return [store.accept(to=person(n), type="image", media=files) for n in range(count)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("holds", "files", "most", "room"),
+    [
+        (True, PICTURE, 2, loads.PICTURE),
+        (False, PICTURE, 6, None),
+        (True, PICTURE.replace("https", "s3"), 6, None),  # which the vendor reads by itself
+    ],
+    ids=["read", "linked", "kept"],
+)
+async def test_other_messages_need_room_where_their_provider_reads_their_files(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    holds: bool,
+    files: str,
+    most: int,
+    room: int | None,
+) -> None:
+    monkeypatch.setattr(loads, "FOR_LITTLE", 2 * loads.PICTURE)
+    monkeypatch.setattr(loads, "AGAIN", 20)
+    gate = Gate()
+    vendor = Vendor(gate)
+    ids = pictures(store, 6, files)
+    route = replace(ROUTE, capabilities=HOLDING if holds else SMS)
+    async with at_work(store, vendor, routes=(route,), seats=64):
+        await until(lambda: vendor.at_once == most)
+        without = await asyncio.to_thread(store.accept, to=person(99))
+        await until(lambda: vendor.times(without) == 1)
+        gate.open.set()
+        await ended(store, without, *ids)
+    assert vendor.most == most + 1
+    assert {call.room for call in vendor.calls if call.message_id in ids} == {room}
+    assert all(len(store.attempts(id_)) == 1 for id_ in ids)
+
+
+@pytest.mark.anyio
+async def test_room_is_taken_where_the_next_of_the_chain_reads_files(store: Store) -> None:
+    one, two = Vendor(raising(*[Unreachable("x", code="dns")] * 3)), Vendor()
+    routes = (ROUTES[0], replace(ROUTES[1], capabilities=HOLDING))
+    ids = [failing_over(store, n, media=PICTURE, type="image") for n in range(3)]
+    policy = Policy(failures=50, messages=50)
+    async with at_work(store, one, two, routes=routes, policy=policy):
+        await ended(store, *ids)
+    assert {call.room for call in one.calls} == {None}
+    assert {call.room for call in two.calls} == {loads.PICTURE}
+    assert {tuple(path(store, id_)) for id_ in ids} == {("one", "two")}
 
 
 @pytest.mark.anyio
@@ -132,8 +191,7 @@ async def test_files_that_need_more_room_get_it_before_anything_is_sent(store: S
     needed = 3 * loads.MEBI
 
     async def answer(vendor: Vendor, message: OutboundMessage) -> Receipt:
-        assert message.email is not None
-        if message.email.room != needed:
+        if message.room != needed:
             error = Unreachable("its files wait for room", code=NO_ROOM)
             error.size, error.next_provider = needed, False
             raise error
@@ -155,8 +213,7 @@ async def test_where_there_is_none_they_wait_for_it_in_the_queue(
     needed, gate = 3 * loads.MEBI, Gate()
 
     async def answer(vendor: Vendor, message: OutboundMessage) -> Receipt:
-        assert message.email is not None
-        if message.email.room != needed:
+        if message.room != needed:
             error = Unreachable("its files wait for room", code=NO_ROOM)
             error.size, error.next_provider = needed, False
             raise error
@@ -183,7 +240,7 @@ async def test_who_sends_emails_sends_nothing_of_files_that_need_more_room(setup
 
     file = OutboundMedia(url="/api/media/med_1", content_type="text/plain", read=read)
     made = usual(setup, channel="email", type="email", sender={"address": "shop@example.com"})
-    made = replace(made, to=ADA, subject="Hi", email=OutboundEmail(attachments=(file,), room=1999))
+    made = replace(made, to=ADA, subject="Hi", email=OutboundEmail(attachments=(file,)), room=1999)
     with LoopbackVendor() as vendor:
         async with provider(setup, vendor.url) as sender:
             with pytest.raises(Unreachable) as caught:

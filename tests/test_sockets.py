@@ -167,6 +167,7 @@ def test_nobody_is_let_in_without_a_key(embedded: Client, caplog: pytest.LogCapt
     assert refused(stranger, subprotocols=["gateway", f"bearer.{embedded.key}x"])[0] == 401
     assert not [r for r in caplog.records if str(embedded.key) in r.getMessage()
                 and not r.name.startswith("websockets.client")]  # fmt: skip
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
 
 def test_a_browser_offers_its_key_as_a_subprotocol_and_hears_only_its_name(

@@ -273,6 +273,24 @@ def test_only_the_newest_attempt_is_repeated_so_and_only_once(store: Store) -> N
     assert (store.status(id_), store.queued(id_)) == ("accepted", None)
 
 
+def test_a_throttling_of_an_older_attempt_repeats_nothing(store: Store) -> None:
+    first = store.begun(on_unknown="resend")
+    id_ = first.due.message_id
+    store.settle(first, Ambiguous("x"), retry_in=0)
+    store.settle(store.next_attempt(id_), Rejected("x"))
+    store.reports(throttled("SM1", attempt_id=first.id))
+    assert [a["status"] for a in store.attempts(id_)] == ["failed", "failed"]
+    assert (store.status(id_), store.queued(id_)) == ("failed", None)
+
+
+def test_a_throttling_that_comes_after_the_failure_repeats_nothing(store: Store) -> None:
+    id_ = sent(store).due.message_id
+    store.reports(about("SM1", Status.FAILED, error=VendorError(code="30003")))
+    store.reports(throttled("SM1"))
+    assert store.verdicts() == ["applied", "kept"]
+    assert (store.status(id_), store.queued(id_)) == ("failed", None)
+
+
 def test_a_throttling_that_comes_before_the_vendors_answer_is_not_forgotten(store: Store) -> None:
     attempt = store.begun()
     store.reports(throttled("SM1", attempt_id=attempt.id))

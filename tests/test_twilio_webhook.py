@@ -104,6 +104,7 @@ async def test_an_id_of_no_exact_form_is_malformed(bad: str) -> None:
         {"MessageSid": SID, "From": "rcs:" + PERSON, "To": "rcs:Un", "Xbox_agent": ""},
         {"SmsSid": SID, "FromzMessageSid": SID},
         {"MessageSid": SID, "FromZip": f"1MessageSid{SID}"},
+        {"MessageSid": SID, f"AccountSid{ACCOUNT}ApiVersion": "2010-04-01"},
     ],
 )
 async def test_what_may_be_another_cut_of_the_same_text_is_malformed(

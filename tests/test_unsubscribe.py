@@ -158,6 +158,7 @@ def test_the_form_may_come_in_parts_and_nothing_else_counts(one: Client, box: Ma
         ({"data": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400),
         ({"data": b"\xff\xfe", "headers": {"Content-Type": "multipart/form-data; b=\xe9"}}, 400),
         ({"data": {"List-Unsubscribe": "One-Click", "more": "x" * 9000}}, 413),
+        ({"data": b"\x1f\x8b", "headers": {"Content-Encoding": "gzip"}}, 415),
     ]
     for more, status in refused:
         answer = click(one, path, **more)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.domain import Status
 from tests.aws_social import NUMBER
 from tests.families import PERSON, AwsWhatsapp
 from tests.running import OURS, Client, eventually, in_thread, variables
@@ -92,8 +93,29 @@ def test_what_is_answered_may_be_named_by_our_id(scene: Scene) -> None:
     assert reacted["content"] == {"target": "wamid.7", "emoji": "👍"}
     scene.client.until(reacted["id"], "accepted")
     assert scene.messages[-1]["reaction"] == {"message_id": "wamid.7", "emoji": "👍"}
+
+
+def test_a_message_of_ours_is_quoted_by_the_network_s_id_or_not_yet(scene: Scene) -> None:
+    scene.wrote()
+    ours = scene.client.send(to=PERSON, channel="whatsapp", body="Yes")
+    accepted = scene.client.until(ours["id"], "accepted")
+    also = {"type": "reaction", "content": {"target": ours["id"], "emoji": "x"}}
+    for more, field in (({"reply_to": ours["id"]}, "reply_to"), (also, "content.target")):
+        given = {"to": PERSON, "channel": "whatsapp", "body": "And", **more}
+        answer = scene.client.call("POST", "/api/messages", json=given)
+        assert answer.status_code == 422, answer.text
+        (error,) = answer.json()["errors"]
+        assert error["field"] == field
+        assert "it is accepted; try again in a moment" in error["message"]
+    assert len(scene.messages) == 1
+    family = scene.family
+    family.happened(Status.SENT, family.sent()[0], accepted["provider_message_id"]).to(scene.client)
+    known = scene.client.until(ours["id"], "sent")
+    assert known["provider_message_id"] != accepted["provider_message_id"]
     again = scene.client.send(to=PERSON, channel="whatsapp", body="And", reply_to=ours["id"])
-    assert again["reply_to"] == ours["provider_message_id"] is not None
+    assert again["reply_to"] == known["provider_message_id"]
+    scene.client.until(again["id"], "accepted")
+    assert scene.messages[-1]["context"] == {"message_id": known["provider_message_id"]}
 
 
 def test_an_id_of_ours_that_is_of_no_message_there_is_a_422(scene: Scene) -> None:

@@ -26,12 +26,20 @@ ARN = re.compile(rb"<SubscriptionArn>\s*(arn:[!-;=-~]{1,500}?)\s*</SubscriptionA
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Credentials:
-    """The account's own, by which the API is called; `endpoint` replaces AWS's."""
+class AccessKey:
+    """An access key of the account."""
 
-    key_id: str
+    id: str
     secret: str = field(repr=False)
     session: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credentials:
+    """The account's own, by which the API is called; without a key, those that boto3 finds: a
+    profile's, or the machine's role. `endpoint` replaces AWS's."""
+
+    key: AccessKey | None
     endpoint: str | None = None
 
 
@@ -52,13 +60,14 @@ def by_api(credentials: Credentials, region: str, topic: str, token: str) -> str
         from botocore.config import Config  # type: ignore[import-untyped]
     except ImportError:
         raise NotAllowed("boto3 is not installed") from None
+    key = credentials.key
     try:
         client = boto3.session.Session().client(
             "sns",
             region_name=region,
-            aws_access_key_id=credentials.key_id,
-            aws_secret_access_key=credentials.secret,
-            aws_session_token=credentials.session,
+            aws_access_key_id=key.id if key else None,
+            aws_secret_access_key=key.secret if key else None,
+            aws_session_token=key.session if key else None,
             endpoint_url=credentials.endpoint,
             config=Config(
                 connect_timeout=EACH,

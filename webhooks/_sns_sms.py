@@ -134,6 +134,7 @@ def log(facts: Facts, published: datetime, key: str) -> Event:
         channel=Channel.SMS,
         recipient=_address(delivery.get("destination")),
         error=failed if LOGGED[word] is Status.FAILED else None,
+        segments=_count(delivery.get("numberOfMessageParts")),
         cost=_cost(delivery.get("priceInUSD"), None),
         occurred_at=_log_time(notification.get("timestamp")) or published,
     )

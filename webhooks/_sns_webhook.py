@@ -27,7 +27,7 @@ from webhooks import (
 )
 from webhooks._forms import read_json, storable
 from webhooks._sns_certificates import Certificates
-from webhooks._sns_confirm import Credentials, NotAllowed
+from webhooks._sns_confirm import AccessKey, Credentials, NotAllowed
 from webhooks._sns_topics import (
     Topic,
     check_certificate_url,
@@ -60,6 +60,7 @@ class SnsSettings(BaseModel):
 
     topic_arns: str = Field("", alias="AWS_SNS_TOPIC_ARNS")
     emulator_url: str = Field("", alias="AWS_SNS_EMULATOR_URL")
+    region: str = Field("", alias="AWS_REGION")
     key_id: str = Field("", alias="AWS_ACCESS_KEY_ID")
     secret: SecretStr = Field(SecretStr(""), alias="AWS_SECRET_ACCESS_KEY")
     session: SecretStr = Field(SecretStr(""), alias="AWS_SESSION_TOKEN")
@@ -233,15 +234,14 @@ class SnsWebhook:
 
     @property
     def _credentials(self) -> Credentials | None:
+        """The explicit ones; else, where a region says that AWS is used, those of the machine."""
+        endpoint = self._settings.endpoint or None
         secret = self._settings.secret.get_secret_value()
-        if not self._settings.key_id or not secret:
-            return None
-        return Credentials(
-            key_id=self._settings.key_id,
-            secret=secret,
-            session=self._settings.session.get_secret_value() or None,
-            endpoint=self._settings.endpoint or None,
-        )
+        if self._settings.key_id and secret:
+            session = self._settings.session.get_secret_value() or None
+            key = AccessKey(id=self._settings.key_id, secret=secret, session=session)
+            return Credentials(key=key, endpoint=endpoint)
+        return Credentials(key=None, endpoint=endpoint) if self._settings.region else None
 
     def sign(self, simulated: Simulated) -> WebhookRequest:
         """Makes the request that SNS would send, with the development key.

@@ -7,7 +7,6 @@ the body itself, and never logs one.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,54 +25,15 @@ from gateway.errors import (
     clean,
 )
 from gateway.patience import discard, within
+from webhooks._refusals import CLOSE, Refused, Spoken, problem
 
 log = logging.getLogger("gateway.webhooks")
 
 RETRY_AFTER = "5"
-TITLES = {
-    401: "The request is not signed",
-    403: "The signature does not hold",
-    404: "There is no such webhook",
-    405: "Webhooks are POST requests",
-    408: "The request took too long",
-    413: "The request is too large",
-    503: "Cannot be taken now",
-}
 SHARED = frozenset({"sms", "whatsapp"})  # routes by channel, whoever the vendor is
-DETAILS = {
-    401: "The vendor's signature is missing.",
-    403: "Nothing proves that the vendor sent it here; the gateway's log has the reason.",
-    404: "No webhook has this name, or it is not set up.",
-    405: "Send it by POST.",
-    408: "The body did not come in time.",
-    413: "The body is larger than a webhook's may be.",
-    503: "It may not be stored; send it again later.",
-}
-CLOSE = (b"connection", b"close")
+IDENTITY = "identity"  # the only coding of a body that is taken
 LARGE_AT_ONCE = 4  # bodies in memory that are larger than others may be
 LARGE_TIMEOUT = 60.0
-
-
-class Refused(Exception):
-    """An answer other than the vendor's: a status, and what to tell and to log. `why`: what is not
-    logged yet. `rest`: some of the body is unread, and the connection ends with the answer."""
-
-    def __init__(
-        self,
-        status: int,
-        verdict: str,
-        *headers: tuple[bytes, bytes],
-        kind: str = "about:blank",
-        why: str = "",
-        rest: bool = False,
-    ) -> None:
-        super().__init__(verdict)
-        self.status = status
-        self.verdict = verdict
-        self.headers = headers
-        self.kind = kind
-        self.why = why
-        self.rest = rest
 
 
 class Disconnected(Exception):
@@ -117,7 +77,7 @@ class Endpoint:
     webhooks that may claim its requests. `missing` maps a name that is switched off to the
     variable that it lacks. `receive` stores what was proved, and returns after the commit.
     `on_verdict` hears the webhook's name and a word: `taken`, `unsigned`, `wrong_signature`,
-    `unclaimed`, `off`, `unknown`, `method`, `too_large`, `too_slow`, `unavailable`.
+    `unclaimed`, `off`, `unknown`, `method`, `encoded`, `too_large`, `too_slow`, `unavailable`.
     """
 
     def __init__(
@@ -189,6 +149,7 @@ class Endpoint:
             key, hooks = self._known(key, scope["method"])
             request = self._head(scope)
             most = self._admitted(key, request)
+            _check_coding(request)
             with self._room(request, most):
                 body = await self._read(request, receive, most)
                 webhook = await self._take(key, hooks, _whole(request, body))
@@ -199,7 +160,7 @@ class Endpoint:
                 log.warning("webhook %s refused (%d): %s", key, refused.status, refused.why)
             if refused.rest:
                 await discard(receive, scope["headers"])
-            await _send(send, *_problem(refused))
+            await _send(send, *problem(refused))
         except Disconnected:
             return
         else:
@@ -308,6 +269,16 @@ def _unproved(key: str, error: SignatureInvalid, also: str = "", *, rest: bool =
     return Refused(error.http_status, verdict, *closing, rest=rest)
 
 
+def _check_coding(request: WebhookRequest) -> None:
+    """Refuses a body that is compressed: no vendor's documents say of which bytes its signature
+    would be then, and none compresses what it posts."""
+    coding = request.headers.get("content-encoding")
+    if coding and coding.strip().lower() != IDENTITY:
+        plain = (b"accept-encoding", IDENTITY.encode())
+        why = "its body is compressed (Content-Encoding): no proxy may do that to a webhook"
+        raise Refused(415, "encoded", plain, CLOSE, why=why, rest=True)
+
+
 def _unclaimed(hooks: tuple[Webhook, ...], request: WebhookRequest) -> str:
     names: dict[str, list[str]] = {}
     for webhook in hooks:
@@ -360,24 +331,6 @@ async def _body(receive: Receive, limit: int) -> bytes:
         chunks.append(chunk)
         if not event.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-Spoken = tuple[int, list[tuple[bytes, bytes]], bytes]
-
-
-def _problem(refused: Refused) -> Spoken:
-    """RFC 9457, saying nothing that helps somebody who guesses."""
-    problem = {
-        "type": refused.kind,
-        "title": TITLES[refused.status],
-        "status": refused.status,
-        "detail": DETAILS[refused.status],
-    }
-    body = json.dumps(problem).encode()
-    headers = [(b"content-type", b"application/problem+json"), *refused.headers]
-    if refused.status == 401:
-        headers.append((b"www-authenticate", b"Signature"))
-    return refused.status, [*headers, (b"content-length", str(len(body)).encode())], body
 
 
 @lru_cache(maxsize=64)

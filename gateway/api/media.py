@@ -17,7 +17,7 @@ from gateway.api.context import Context, problem_of
 from gateway.api.multipart import OneFile, boundary_of
 from gateway.api.operation import Operation
 from gateway.api.problems import Problem, not_found, unprocessable
-from gateway.api.reading import LENGTH, answer, filters_of, id_of
+from gateway.api.reading import LENGTH, answer, check_coding, filters_of, id_of
 from gateway.api.serving import Shown, served, tag_of
 from gateway.api.shapes import MAYBE, TEXT, TIME, object_of
 from gateway.domain import Channel
@@ -127,6 +127,7 @@ async def _linked_row(request: Request, context: Context) -> Row:
 async def upload(request: Request, context: Context, identity: Identity) -> Response:
     """Takes a file: the body as it is, or the only part of a form."""
     channel, named = _asked(request)
+    await check_coding(request)
     form = header(request, b"content-type").partition(";")[0].strip().lower() == FORM
     await _check_length(request, context.uploads.most + FORM_MORE * form)
     if context.uploads.turns.locked():
@@ -230,7 +231,7 @@ OPERATIONS = (
         status=201,
         takes=("application/octet-stream", FORM),
         query=("channel", "filename"),
-        errors=(400, 408, 413, 422),
+        errors=(400, 408, 413, 415, 422),
         tag="Media",
     ),
     Operation(

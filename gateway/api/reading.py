@@ -31,6 +31,7 @@ MOMENT = TypeAdapter(datetime)
 ID = re.compile(r"[a-z]{1,16}_[0-9A-Za-z]{1,64}")
 LIMIT_DEFAULT, LIMIT_MOST = 50, 200
 BARE_OFFSET = re.compile(r" (\d\d:\d\d)$")  # a + of a query comes as a space
+IDENTITY = "identity"  # the only coding of a body that is taken
 LENGTH = re.compile(r"[0-9]{1,18}")  # of a body; more digits are more than any bound
 
 
@@ -38,8 +39,9 @@ async def body_of(request: Request, most: int, timeout: float) -> bytes:
     """The bytes of a request.
 
     Raises:
-        Problem: 413 for too many, 408 for too slow.
+        Problem: 413 for too many, 408 for too slow, 415 for compressed ones.
     """
+    await check_coding(request)
     length = header(request, b"content-length")
     if length and (LENGTH.fullmatch(length) is None or int(length) > most):
         await discard(request.receive, request.scope["headers"])
@@ -52,6 +54,23 @@ async def body_of(request: Request, most: int, timeout: float) -> bytes:
         ) from None
     except ClientDisconnect:
         raise Problem(400, "The body did not arrive whole.") from None
+
+
+async def check_coding(request: Request) -> None:
+    """Refuses a body that is compressed (RFC 9110, sections 12.5.3 and 15.5.16): what has a bound
+    here could be a thousand times as large, and whoever stands before us could read another one.
+
+    Raises:
+        Problem: 415.
+    """
+    coding = header(request, b"content-encoding")
+    if coding and coding.strip().lower() != IDENTITY:
+        await discard(request.receive, request.scope["headers"])
+        raise Problem(
+            415,
+            "Send the body as it is, without Content-Encoding: compressed ones are not taken.",
+            headers={"accept-encoding": IDENTITY, "connection": "close"},
+        )
 
 
 async def _read(receive: Receive, most: int) -> bytes:

@@ -49,6 +49,7 @@ TEXTS = {
     400: "Nothing was changed: the request did not ask to unsubscribe.",
     408: "Nothing was changed: the request did not arrive in time.",
     413: "Nothing was changed: the request is too large.",
+    415: "Nothing was changed: the request is compressed.",
     503: "This cannot be done at the moment. Please try again in a few minutes.",
 }
 
@@ -126,6 +127,7 @@ def told() -> dict[str, Any]:
         "400": {"description": "The form does not ask to unsubscribe", "content": page},
         "408": {"description": "The form did not arrive in time", "content": page},
         "413": {"description": "The form is too large", "content": page},
+        "415": {"description": "The form is compressed", "content": page},
     }
     schema = {"type": "string", "pattern": r"^[A-Za-z0-9_-]+\.msg_[0-9A-Za-z]+\.[A-Za-z0-9_-]{43}$"}
     token = {"name": "token", "in": "path", "required": True, "schema": schema}

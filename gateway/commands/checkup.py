@@ -189,7 +189,8 @@ def _schema(opened: Database) -> Iterator[Finding]:
         yield ok("database", f"{_kind(opened)}, at this version's revision {revision}")
     else:
         text = f"it stands at revision {revision or 'none'}; this version's is {migrate.head()}"
-        yield problem("database", text, "run `gateway db upgrade`")
+        fix = process.NEWER if migrate.newer(opened) else "run `gateway db upgrade`"
+        yield problem("database", text, fix)
     with opened.read() as tx:
         if opened.sqlite:
             mode = str(tx.run("PRAGMA journal_mode").scalar())

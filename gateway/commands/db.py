@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from gateway.commands import lock, process
-from gateway.commands.terminal import say
+from gateway.commands.terminal import Failure, say
 
 if TYPE_CHECKING:
     from gateway.store.database import Database
@@ -37,6 +37,8 @@ def upgrade() -> None:
         process.folder(env)
     with process.store(env, current=False) as database:
         before = after = migrate.current(database)
+        if migrate.newer(database):
+            raise Failure(process.NEWER)
         if migrate.needed(database):
             with lock.held(path, "db") if path is not None else contextlib.nullcontext():
                 after = migrate.upgrade(database)
@@ -51,7 +53,8 @@ def current() -> None:
 
     with process.store(process.beside(), current=False) as database:
         revision, needed = migrate.current(database), migrate.needed(database)
-    newest = f"; this version's is {migrate.head()}: run `gateway db upgrade`" if needed else ""
+        fix = process.NEWER if migrate.newer(database) else "run `gateway db upgrade`"
+    newest = f"; this version's is {migrate.head()}: {fix}" if needed else ""
     say(f"{revision or 'empty'}{newest}")
 
 

@@ -47,7 +47,8 @@ def named(database: Database, id_: str) -> dict[str, Any]:
 def chosen(
     database: Database, ids: Sequence[str], state: State, since: datetime | None
 ) -> Iterator[dict[str, Any]]:
-    """The requests of these ids; where there are none, those of a state since a time."""
+    """The requests of these ids; where there are none, those of a state since a time. Each once,
+    also if what is done to it changes its state."""
     from gateway.clock import to_ms
     from gateway.store import inbox_queries
 
@@ -55,15 +56,14 @@ def chosen(
         yield from (named(database, id_) for id_ in ids)
         return
     start = to_ms(since) if since is not None else 0
-    for name in inbox_queries.STATES if state is State.ALL else (state.value,):
-        after = ""
-        while True:
-            with database.read() as tx:
-                rows = inbox_queries.page(tx, name, after, PAGE, start)
-            if not rows:
-                break
-            yield from rows
-            after = rows[-1]["id"]
+    of, after = None if state is State.ALL else state.value, ""
+    while True:
+        with database.read() as tx:
+            rows = inbox_queries.page(tx, of, after, PAGE, start)
+        if not rows:
+            break
+        yield from rows
+        after = rows[-1]["id"]
 
 
 def moment_of(text: str) -> datetime:

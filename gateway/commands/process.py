@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from gateway.store.database import Database
 
 UPGRADE = "The database is not at this version's revision: run `gateway db upgrade` first."
+NEWER = (
+    "The database was upgraded by a later version than this one: start that version, "
+    "or restore the backup from before the upgrade."
+)
 
 
 def environment(**overrides: str | None) -> Environment:
@@ -104,7 +108,7 @@ def store(env: Environment, *, current: bool = True) -> Iterator[Database]:
     try:
         with readable(database):
             if current and migrate.needed(database):
-                raise Failure(UPGRADE)
+                raise Failure(unfit(database))
             yield database
     finally:
         database.close()
@@ -139,6 +143,13 @@ def prepare(database: Database) -> None:
 
     with readable(database):
         if migrate.needed(database):
-            if not database.sqlite:
-                raise Failure(UPGRADE)
+            if not database.sqlite or migrate.newer(database):
+                raise Failure(unfit(database))
             migrate.upgrade(database)
+
+
+def unfit(database: Database) -> str:
+    """What to do about a schema of another version."""
+    from gateway.store import migrate
+
+    return NEWER if migrate.newer(database) else UPGRADE

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import resource
@@ -139,6 +140,20 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("The request's headers are too large.")
         elif self._timer is None:
             self._arm()
+
+    def send_400_response(self, msg: str) -> None:
+        """Says what is no HTTP in the form of every other problem."""
+        problem = {"type": "about:blank", "title": "Bad request", "status": 400, "detail": msg}
+        body = json.dumps(problem).encode()
+        headers = (
+            *self.server_state.default_headers,
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        )
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + lines + b"\r\n" + body)
+        self.transport.close()
 
     def _arm(self) -> None:
         self._timer = self.loop.call_later(HEAD_TIME, self._late)

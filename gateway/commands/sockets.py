@@ -105,6 +105,8 @@ class Frames(WebSocketsSansIOProtocol):
             self.transport.write(message["data"])
         else:
             await super().send(message)
+            if kind == "websocket.http.response.body" and not message.get("more_body"):
+                self.handshake_complete = True  # refused, and no error: uvicorn would log one
 
     def _end(self, code: int, reason: str) -> None:
         """Takes leave: behind what is buffered, and with an end to the wait for an answer."""

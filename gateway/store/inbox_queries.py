@@ -13,7 +13,6 @@ from gateway.store.rows import update
 from gateway.store.tables import inbox
 from gateway.store.tx import Tx
 
-STATES = ("parsed", "pending", "malformed", "unrecognised", "quarantined")
 LISTED = ("id", "received_at", "webhook", "connection", "state", "detail", "replayed_at")
 
 Row = dict[str, Any]
@@ -40,14 +39,14 @@ def one(tx: Tx, id_: str) -> Row | None:
     return dict(row._mapping) if row is not None else None
 
 
-def page(tx: Tx, state: str, after: str, limit: int, since: int = 0) -> list[Row]:
-    """Whole requests of a state, received since a time in milliseconds, oldest first, after an
-    id."""
+def page(tx: Tx, state: str | None, after: str, limit: int, since: int = 0) -> list[Row]:
+    """Whole requests of a state, or of all, received since a time in milliseconds, oldest first,
+    after an id."""
+    where, values = (f"{_in(state)} AND ", [state]) if state is not None else ("", [])
     columns = ", ".join(column.name for column in inbox.columns)
     found = tx.run(
-        f"SELECT {columns} FROM inbox WHERE {_in(state)} AND id > ? AND received_at >= ? "
-        "ORDER BY id LIMIT ?",
-        (state, after, since, limit),
+        f"SELECT {columns} FROM inbox WHERE {where}id > ? AND received_at >= ? ORDER BY id LIMIT ?",
+        [*values, after, since, limit],
     )
     return [dict(row._mapping) for row in found.fetchall()]
 

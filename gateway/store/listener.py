@@ -59,6 +59,7 @@ class Listener:
         import psycopg
 
         url = self._database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        told = False  # one line for an outage, not one a second
         while True:
             try:
                 connection = await psycopg.AsyncConnection.connect(
@@ -66,9 +67,12 @@ class Listener:
                 )
                 async with connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
+                    told = False
                     self._on_commit(set(ALL))  # whatever happened while nobody listened
                     async for note in connection.notifies():
                         self._on_commit(set(note.payload.split(",")))
             except (psycopg.Error, OSError) as error:
-                log.warning("cannot listen for the moment: %s", type(error).__name__)
+                level = logging.DEBUG if told else logging.WARNING
+                log.log(level, "cannot listen for the moment: %s", type(error).__name__)
+                told = True
                 await asyncio.sleep(POLL)

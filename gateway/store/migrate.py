@@ -37,6 +37,11 @@ def needed(database: Database) -> bool:
     return current(database) != head()
 
 
+def newer(database: Database) -> bool:
+    """Whether a later version has upgraded it: nothing here leads back."""
+    return (current(database) or "") > head()
+
+
 def upgrade(database: Database) -> str:
     """Runs what is missing, under a lock, in one transaction. Returns the revision reached."""
     from alembic import command
