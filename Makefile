@@ -3,9 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-RUNS   := $(VENV)/.runs
 LOCAL  := .venv-localstack
-EXTRAS := twilio,aws,email,media,postgres
+EXTRAS := twilio,aws,email,media,postgres,dev,bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-localstack check format-check format lint types bench bench-peers chaos soak clean
@@ -15,19 +14,17 @@ help:           ## Show what can be made
 
 setup: $(STAMP) ## Make the environment in .venv
 
-# What runs needs a third of what the tests do, so `make run` does not wait for theirs.
-$(STAMP): MORE := ,dev,bench
-$(STAMP) $(RUNS): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "The venv module is needed (Debian: apt-get install python3-venv)." >&2; exit 1; }
 	@echo "Installing into $(VENV); this takes a while, once."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -c constraints.txt -e '.[$(EXTRAS)$(MORE)]'
-	@touch $@ $(RUNS)
+	  -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
 
-run: $(RUNS)    ## Run the gateway on this machine, with the console for a vendor
+run: setup      ## Run the gateway on this machine, with the console for a vendor
 	@exec $(BIN)/gateway serve --dev
 
 test: setup     ## Run all tests
