@@ -139,10 +139,12 @@ def test_an_older_name_of_a_channel_is_taken_in_any_case(small: Client, name: st
 
 
 def test_metadata_that_is_no_object_is_refused_beside_older_names(small: Client) -> None:
-    for metadata in ("text", 5, [1], None):
+    for metadata in ("text", 5, [1]):
         body = {"to": PERSON, "body": "x", "metadata": metadata}
         assert fields(post(small, **body)) == ["metadata"]
         assert fields(post(small, **body, session_id="s")) == ["metadata"]
+    unsaid = small.send(to=PERSON, body="x", metadata=None, session_id="s")
+    assert unsaid["metadata"] == {"session_id": "s"}
 
 
 def test_an_answer_has_no_channel_and_no_person_of_its_own(idle: Client) -> None:

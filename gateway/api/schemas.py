@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -166,6 +167,7 @@ class Content(BaseModel):
         return _without_older_names(said)
 
     @classmethod
+    @cache
     def _may_be_null(cls) -> frozenset[str]:
         return frozenset({"from", *cls.model_fields} - {"sender"})
 
