@@ -287,6 +287,17 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == "gateway.webhooks"]
 
 
+def test_a_webhook_for_nobody_is_logged_without_its_path(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert door.ask("POST", "/api/webhooks/twilo/secret-word", b"x").problem()["status"] == 404
+    (line,) = logged(caplog)
+    assert line.startswith("webhook ? refused (404): no webhook has the name in its URL; there are")
+    assert "twilio" in line
+    assert "twilo/" not in line
+    assert "secret-word" not in line
+
+
 def test_an_unsigned_request_is_401_and_one_line_says_why(
     door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:

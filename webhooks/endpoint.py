@@ -154,10 +154,10 @@ class Endpoint:
                 body = await self._read(request, receive, most)
                 webhook = await self._take(key, hooks, _whole(request, body))
         except Refused as refused:
-            named = key in self._hooks or key in self._missing
-            self._on_verdict(key if named else "?", refused.verdict)
+            named = key if key in self._hooks or key in self._missing else "?"
+            self._on_verdict(named, refused.verdict)
             if refused.why:
-                log.warning("webhook %s refused (%d): %s", key, refused.status, refused.why)
+                log.warning("webhook %s refused (%d): %s", named, refused.status, refused.why)
             if refused.rest:
                 await discard(receive, scope["headers"])
             await _send(send, *problem(refused))
@@ -176,7 +176,7 @@ class Endpoint:
         if hooks is None:
             variable = self._missing.get(key)
             if variable is None:
-                raise Refused(404, "unknown", CLOSE, rest=True)
+                raise Refused(404, "unknown", CLOSE, why=self._others(), rest=True)
             log.warning("webhook %s is off: %s is not set", key, variable)
             raise Refused(403, "off", CLOSE, rest=True)
         if method != "POST":
@@ -255,6 +255,11 @@ class Endpoint:
             if webhook.claims(request.headers):
                 return webhook
         raise Refused(401, "unclaimed", why=_unclaimed(hooks, request) + self._off())
+
+    def _others(self) -> str:
+        """What is told of a request for none of them: not its path, which may hold a secret."""
+        names = sorted({key.partition("/")[0] for key in (*self._hooks, *self._missing)})
+        return f"no webhook has the name in its URL; there are {', '.join(names)}"
 
     def _off(self) -> str:
         """What else would be here if it were set up."""
