@@ -24,6 +24,7 @@ from gateway.domain import (
 )
 from gateway.drafts import Draft, subject_of
 from gateway.errors import ProviderError, Unreachable, Unsupported
+from gateway.outgoing import said
 from gateway.own_files import own_id
 from gateway.routing import Route
 from gateway.templates import Templates
@@ -174,19 +175,11 @@ def _stored(row: Row, sender: Sender) -> OutboundMessage:
     files = json.loads(row["media"]) if row["media"] else ()
     email = extra.get("email")
     return OutboundMessage(
+        **said(row, extra),
         message_id=row["id"],
         attempt_id=AT_THE_DOOR,
-        channel=Channel(row["channel"]),
-        to=row["to_address"],
         sender=sender,
-        type=MessageType(row["type"]),
-        body=row["body"],
-        content=json.loads(row["content"]) if row["content"] else {},
         media=tuple(_media(file) for file in files),
-        reply_to=row["reply_to"],
-        template=extra.get("template"),
-        subject=row["subject"],
-        html=extra.get("html"),
         email=_email(email) if email else None,
     )
 

@@ -31,23 +31,31 @@ def outgoing(attempt: Attempt, sender: Sender, origin: str, clock: Clock) -> Out
     media = json.loads(row["media"]) if row["media"] else ()
     left = (row["expires_at"] - int(clock.now().timestamp() * 1000)) // 1000
     return OutboundMessage(
+        **said(row, extra),
         message_id=attempt.due.message_id,
         attempt_id=attempt.id,
-        channel=Channel(row["channel"]),
-        to=row["to_address"],
         sender=sender,
-        type=MessageType(row["type"]),
-        body=row["body"],
-        content=json.loads(row["content"]) if row["content"] else {},
         media=tuple(_media(file) for file in media),
-        reply_to=row["reply_to"],
-        template=extra.get("template"),
-        subject=row["subject"],
-        html=extra.get("html"),
         email=_email(attempt, sender, extra, clock),
         callback_url=f"{origin}/api/webhooks/{attempt.provider}?attempt={attempt.id}",
         validity=max(1, int(left)),
     )
+
+
+def said(row: Row, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stored message says, as every provider is told: without its files, and what only an
+    email has. `extra` is its column of that name, read."""
+    return {
+        "channel": Channel(row["channel"]),
+        "to": row["to_address"],
+        "type": MessageType(row["type"]),
+        "body": row["body"],
+        "content": json.loads(row["content"]) if row["content"] else {},
+        "reply_to": row["reply_to"],
+        "template": extra.get("template"),
+        "subject": row["subject"],
+        "html": extra.get("html"),
+    }
 
 
 def _email(
